@@ -1,0 +1,1 @@
+"""From specification files to typed messages and bytes."""

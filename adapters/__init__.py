@@ -1,0 +1,1 @@
+"""What a message means: one small module per ABI, host and guest role."""

@@ -1,0 +1,1 @@
+"""The common model of a conversion and the state that all ABIs share."""

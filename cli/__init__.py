@@ -1,0 +1,1 @@
+"""The command ``hvabi``: one file per command, no logic of its own."""

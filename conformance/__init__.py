@@ -1,0 +1,1 @@
+"""Cases, oracle, runner and the line protocol for implementations under test."""

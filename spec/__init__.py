@@ -1,0 +1,1 @@
+"""The ABI specifications, as YAML data. No Python logic lives here."""

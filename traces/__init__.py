@@ -1,0 +1,1 @@
+"""Readers of boot logs and the analysis of what they show."""
