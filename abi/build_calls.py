@@ -1,0 +1,276 @@
+"""From plain data to the calls of the model; the second half of `hvabi.abi.build`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hvabi.abi.calls import (
+    Alternative,
+    Answer,
+    Call,
+    Convert,
+    Define,
+    Direction,
+    ErrnoAnswer,
+    Guest,
+    Progress,
+    Query,
+    Rule,
+    Vmm,
+)
+
+from hvabi.abi.errors import HvAbiError
+
+if TYPE_CHECKING:
+    from hvabi.abi.build import Builder, Data
+    from hvabi.abi.expr import Expr
+    from hvabi.abi.model import Pointer
+
+_WORD_OPERANDS = {"readable": ("of",), "in-state": ("state",), "fact": ("name",)}
+"""Operands that are names and not expressions, by check."""
+_OPERANDS = (
+    "of", "to", "limit", "start", "end", "length", "width", "size", "low", "high", "bit", "mask", "values",
+    "state", "name", "is", "expr",
+)  # fmt: skip
+_ANSWER_KEYS = ("answer", "end", "fault", "reason", "cannot")
+
+
+class BuildError(HvAbiError):
+    """A place in a specification file that cannot be turned into the model."""
+
+    code = "build"
+
+    def __init__(self, message: str, pointer: Pointer, *, code: str = "build", hint: str | None = None) -> None:
+        super().__init__(message, code=code, hint=hint, pointer=pointer)
+        self.pointer = pointer
+
+
+def _answer(builder: Builder, data: Data, pointer: Pointer) -> Answer:
+    return Answer(
+        end=data.get("end", "return"),
+        fields=builder.exprs(data.get("answer"), (*pointer, "answer")),
+        may_change=tuple(data.get("may-change", ())),
+        fault=data.get("fault"),
+        reason=data.get("reason"),
+        cannot=data.get("cannot"),
+        when=builder.optional(data, "when", pointer),
+        doc=data.get("doc"),
+        guard=builder.guard(data),
+        pointer=pointer,
+    )
+
+
+def _answers(builder: Builder, data: Any, pointer: Pointer) -> tuple[Answer, ...]:
+    if isinstance(data, list):
+        return tuple(_answer(builder, item, (*pointer, number)) for number, item in enumerate(data))
+    return (_answer(builder, data, pointer),)
+
+
+def _rule(builder: Builder, data: Data, pointer: Pointer) -> Rule:
+    check = data["check"]
+    words: dict[str, str] = {}
+    operands: dict[str, tuple[Expr, ...]] = {}
+    for key in _OPERANDS:
+        if key not in data:
+            continue
+        value = data[key]
+        if key in _WORD_OPERANDS.get(check, ()):
+            words[key] = str(value)
+        elif isinstance(value, list):
+            operands[key] = tuple(builder.expr(item, (*pointer, key, n)) for n, item in enumerate(value))
+        else:
+            operands[key] = (builder.expr(value, (*pointer, key)),)
+    has_answer = any(key in data for key in _ANSWER_KEYS)
+    answer = None
+    if has_answer:
+        # ``when`` and the guard of a rule limit the rule itself, not its answer.
+        own = {key: data[key] for key in (*_ANSWER_KEYS, "may-change") if key in data}
+        answer = _answer(builder, own, pointer)
+    return Rule(
+        id=data["id"],
+        binds=data["binds"],
+        on=data.get("about", "request"),
+        scope=data.get("scope", "call"),
+        check=check,
+        operands=operands,
+        words=words,
+        level=data["level"],
+        source=data["source"],
+        text=data["text"],
+        when=builder.optional(data, "when", pointer),
+        answer=answer,
+        means=data.get("means"),
+        shadowed_by=data.get("shadowed-by"),
+        tries=tuple(builder.expr(item, (*pointer, "try", n)) for n, item in enumerate(data.get("try", ()))),
+        guard=builder.guard(data),
+        pointer=pointer,
+    )
+
+
+def _direction(builder: Builder, data: Data, pointer: Pointer) -> Direction:
+    states: dict[int, str | None] = {}
+    for key, state in data["map"].items():
+        number = _number(builder, key, (*pointer, "map", key))
+        states[number] = None if state == "none" else state
+    otherwise = data.get("else")
+    return Direction(
+        of=builder.expr(data["of"], (*pointer, "of")),
+        states=states,
+        otherwise=None if otherwise == "none" else otherwise,
+        has_otherwise=otherwise is not None,
+    )
+
+
+def _number(builder: Builder, text: str, pointer: Pointer) -> int:
+    """Return a key of ``map:`` as a number: a literal, a constant or an enum value name."""
+    name = str(text)
+    try:
+        return int(name, 0)
+    except ValueError:
+        pass
+    if name in builder.constants:
+        return builder.constants[name].value
+    prefix, _, last = name.rpartition(".")
+    for enum in builder.enums.values():
+        if last in enum.values and prefix in ("", enum.name.replace("-", "_")):
+            return enum.values[last].value
+    raise BuildError(f"`{name}` is no number, constant or enum value", pointer, code="unknown-name")
+
+
+def _convert(builder: Builder, data: Data, pointer: Pointer) -> Convert:
+    return Convert(
+        start=builder.expr(data["start"], (*pointer, "start")),
+        pages=builder.expr(data["pages"], (*pointer, "pages")),
+        to=_direction(builder, data["to"], (*pointer, "to")) if "to" in data else None,
+        each=data.get("each"),
+        first=builder.optional(data, "first", pointer),
+        count=builder.optional(data, "count", pointer),
+        hint=builder.optional(data, "hint", pointer),
+        facts=builder.exprs(data.get("facts"), (*pointer, "facts")),
+        pointer=pointer,
+    )
+
+
+def _query(builder: Builder, data: Data, pointer: Pointer) -> Query:
+    return Query(
+        start=builder.expr(data["start"], (*pointer, "start")),
+        pages=builder.expr(data["pages"], (*pointer, "pages")),
+        each=data.get("each"),
+        first=builder.optional(data, "first", pointer),
+        count=builder.optional(data, "count", pointer),
+        pointer=pointer,
+    )
+
+
+def _progress(builder: Builder, data: Data, pointer: Pointer) -> Progress:
+    return Progress(
+        unit=data["unit"],
+        granule=builder.optional(data, "granule", pointer),
+        completed=builder.expr(data["completed"], (*pointer, "completed")),
+        within=builder.optional(data, "within", pointer),
+        done_when=builder.expr(data["done-when"], (*pointer, "done-when")),
+        again_when=builder.expr(data["again-when"], (*pointer, "again-when")),
+        counts_when=builder.optional(data, "counts-when", pointer),
+        next=builder.exprs(data.get("next"), (*pointer, "next")),
+        resume=data["resume"],
+        already_done=data.get("already-done", "ok"),
+        footprint=data["footprint"],
+        mark=builder.exprs(data.get("mark"), (*pointer, "mark")),
+        mark_part=builder.exprs(data.get("mark-part"), (*pointer, "mark-part")),
+        chunk=builder.optional(data, "chunk", pointer),
+        stalls=data.get("stalls", 0),
+        bound=builder.expr(data["bound"], (*pointer, "bound")),
+        doc=data.get("doc", ""),
+        pointer=pointer,
+    )
+
+
+def _vmm(builder: Builder, data: Data, pointer: Pointer) -> Vmm:
+    rows = []
+    for number, item in enumerate(data["errno"]):
+        where = (*pointer, "errno", number)
+        own = {key: item[key] for key in (*_ANSWER_KEYS, "may-change") if key in item}
+        rows.append(
+            ErrnoAnswer(
+                errno=None if item["is"] == "any" else _number(builder, item["is"], (*where, "is")),
+                outcome=item.get("outcome"),
+                answer=_answer(builder, own, where) if own else None,
+                guard=builder.guard(item),
+                pointer=where,
+            )
+        )
+    return Vmm(
+        abi=data["abi"],
+        call=data.get("call"),
+        merge=builder.optional(data, "merge", pointer),
+        request=builder.exprs(data["request"], (*pointer, "request")),
+        errno=tuple(rows),
+        pointer=pointer,
+    )
+
+
+def _guest(builder: Builder, data: Data, pointer: Pointer) -> Guest:
+    within = data.get("within")
+    return Guest(
+        request=builder.exprs(data["request"], (*pointer, "request")),
+        element=builder.exprs(data.get("element"), (*pointer, "element")),
+        element_pages=tuple(data.get("element-pages", ())),
+        max_elements=builder.optional(data, "max-elements", pointer),
+        max_pages=builder.optional(data, "max-pages", pointer),
+        granule=builder.optional(data, "granule", pointer),
+        within=(
+            builder.expr(within[0], (*pointer, "within", 0)),
+            builder.expr(within[1], (*pointer, "within", 1)),
+        )
+        if within
+        else None,
+        states=tuple(data["states"]),
+        scratch=builder.exprs(data.get("scratch"), (*pointer, "scratch")),
+        pointer=pointer,
+    )
+
+
+def _alternatives(builder: Builder, data: Any, pointer: Pointer) -> tuple[Alternative, ...]:
+    items = data if isinstance(data, list) else [{"is": data}]
+    return tuple(
+        Alternative(value=str(item["is"]).lower(), guard=builder.guard(item), pointer=(*pointer, number))
+        for number, item in enumerate(items)
+    )
+
+
+def build_call(builder: Builder, name: str, data: Data, pointer: Pointer) -> Call:
+    """Build one call. Raises `hvabi.abi.build.BuildError` with the pointer of a place that is wrong."""
+    return Call(
+        name=name,
+        doc=data["doc"],
+        request=data["request"],
+        response=data.get("response"),
+        order=data.get("order", "stated"),
+        define={
+            key: Define(
+                name=key,
+                expr=builder.expr(item["expr"], (*pointer, "define", key, "expr")),
+                doc=item["doc"],
+                pointer=(*pointer, "define", key),
+            )
+            for key, item in data.get("define", {}).items()
+        },
+        rules=tuple(
+            _rule(builder, item, (*pointer, "rules", number)) for number, item in enumerate(data.get("rules", ()))
+        ),
+        outcomes={
+            key: _answers(builder, item, (*pointer, "outcomes", key))
+            for key, item in data.get("outcomes", {}).items()
+        },
+        convert=_convert(builder, data["convert"], (*pointer, "convert")) if "convert" in data else None,
+        query=_query(builder, data["query"], (*pointer, "query")) if "query" in data else None,
+        progress=_progress(builder, data["progress"], (*pointer, "progress")) if "progress" in data else None,
+        vmm=_vmm(builder, data["vmm"], (*pointer, "vmm")) if "vmm" in data else None,
+        guest=_guest(builder, data["guest"], (*pointer, "guest")) if "guest" in data else None,
+        absent=_alternatives(builder, data["absent"], (*pointer, "absent")) if "absent" in data else (),
+        prevalidate=_alternatives(builder, data["prevalidate"], (*pointer, "prevalidate"))
+        if "prevalidate" in data
+        else (),
+        guard=builder.guard(data),
+        pointer=pointer,
+    )

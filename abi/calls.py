@@ -1,0 +1,222 @@
+"""What calls mean: rules, conversions, progress, answers, the host's own user space, and the guest's side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from hvabi.abi.model import ALWAYS, Guard, Pointer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hvabi.abi.expr import Expr
+
+End = Literal["return", "replay", "fault", "stop"]
+Level = Literal["must", "should", "may", "unspecified", "observed"]
+Scope = Literal["call", "element", "page"]
+
+TAXONOMY = (
+    "done",
+    "partial",
+    "retry",
+    "invalid",
+    "misaligned",
+    "out-of-range",
+    "already",
+    "limit",
+    "denied",
+    "busy",
+    "unsupported",
+    "failed",
+)
+"""The common statuses, as `hvabi.backend` spells them; the specification language has its own copy of the words
+because the two layers do not know each other. A test holds them equal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """How a call ends: the response fields that are written, or a replay, a fault or a stop.
+
+    `cannot` is the reason why this answer never happens; then nothing else is set.
+    """
+
+    end: End = "return"
+    fields: Mapping[str, Expr] = field(default_factory=dict)
+    may_change: tuple[str, ...] = ()
+    fault: str | None = None
+    reason: str | None = None
+    cannot: str | None = None
+    when: Expr | None = None
+    doc: str | None = None
+    guard: Guard = ALWAYS
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One requirement. `operands` are the parameters of its check, each a tuple of expressions or names."""
+
+    id: str
+    binds: Literal["guest", "host"]
+    on: Literal["request", "response"]
+    scope: Scope
+    check: str
+    operands: Mapping[str, tuple[Expr, ...]]
+    words: Mapping[str, str]
+    level: Level
+    source: str
+    text: str
+    when: Expr | None = None
+    answer: Answer | None = None
+    means: str | None = None
+    shadowed_by: str | None = None
+    tries: tuple[Expr, ...] = ()
+    guard: Guard = ALWAYS
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Direction:
+    """The state asked for: the value of `of` looked up in `states` (None: nothing changes)."""
+
+    of: Expr
+    states: Mapping[int, str | None]
+    otherwise: str | None
+    has_otherwise: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Convert:
+    """Which pages a request names: start in bytes, pages of 4 KiB; for lists once per element."""
+
+    start: Expr
+    pages: Expr
+    to: Direction | None
+    each: str | None = None
+    first: Expr | None = None
+    count: Expr | None = None
+    hint: Expr | None = None
+    facts: Mapping[str, Expr] = field(default_factory=dict)
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Which pages a request asks about."""
+
+    start: Expr
+    pages: Expr
+    each: str | None = None
+    first: Expr | None = None
+    count: Expr | None = None
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How a call says how far it came and how the next one goes on."""
+
+    unit: Literal["byte", "page", "granule", "element"]
+    completed: Expr
+    done_when: Expr
+    again_when: Expr
+    resume: Literal["reissue", "reexecute", "same-buffer", "fragment"]
+    footprint: Literal["exact", "unspecified"]
+    already_done: str
+    stalls: int
+    bound: Expr
+    doc: str
+    granule: Expr | None = None
+    within: Expr | None = None
+    counts_when: Expr | None = None
+    next: Mapping[str, Expr] = field(default_factory=dict)
+    mark: Mapping[str, Expr] = field(default_factory=dict)
+    mark_part: Mapping[str, Expr] = field(default_factory=dict)
+    chunk: Expr | None = None
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrnoAnswer:
+    """What an errno of the host's user space becomes: an outcome of the taxonomy, or an answer of its own."""
+
+    errno: int | None
+    outcome: str | None
+    answer: Answer | None
+    guard: Guard = ALWAYS
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vmm:
+    """What a host that is split in two asks of its user space for every piece."""
+
+    abi: str
+    request: Mapping[str, Expr]
+    errno: tuple[ErrnoAnswer, ...]
+    call: str | None = None
+    merge: Expr | None = None
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guest:
+    """How a guest makes the call: fields of one request from what is to be converted."""
+
+    request: Mapping[str, Expr]
+    states: tuple[str, ...]
+    element: Mapping[str, Expr] = field(default_factory=dict)
+    element_pages: tuple[int, ...] = ()
+    max_elements: Expr | None = None
+    max_pages: Expr | None = None
+    granule: Expr | None = None
+    within: tuple[Expr, Expr] | None = None
+    scratch: Mapping[str, Expr] = field(default_factory=dict)
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """One word under a guard: the value of ``absent`` or ``prevalidate`` for a policy."""
+
+    value: str
+    guard: Guard = ALWAYS
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Define:
+    """A name for an expression of a call."""
+
+    name: str
+    expr: Expr
+    doc: str
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call of an ABI: request and response, rules in order, meaning, progress and answers."""
+
+    name: str
+    doc: str
+    request: str
+    response: str | None
+    order: Literal["stated", "per-profile", "undefined"]
+    define: Mapping[str, Define]
+    rules: tuple[Rule, ...]
+    outcomes: Mapping[str, tuple[Answer, ...]]
+    convert: Convert | None = None
+    query: Query | None = None
+    progress: Progress | None = None
+    vmm: Vmm | None = None
+    guest: Guest | None = None
+    absent: tuple[Alternative, ...] = ()
+    prevalidate: tuple[Alternative, ...] = ()
+    guard: Guard = ALWAYS
+    pointer: Pointer = ()
+
+    def rule(self, rule_id: str) -> Rule | None:
+        """Return the rule with this id, or None."""
+        return next((rule for rule in self.rules if rule.id == rule_id), None)

@@ -1,0 +1,214 @@
+"""A whole ABI as read from its file, and the form of it that one engine uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from hvabi.abi.errors import UsageError
+from hvabi.abi.model import ALWAYS, Guard, Pointer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from hvabi.abi.calls import Call
+    from hvabi.abi.model import Block, Constant, Enum, Field, Layout, Message, Place, Placement, Transport
+
+T = TypeVar("T")
+
+SPEC_PROFILE = "spec"
+"""The profile that every ABI has: what the specification itself says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A document or a piece of code that the file was written from."""
+
+    name: str
+    title: str
+    revision: str
+    url: str | None = None
+    note: str | None = None
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """A version of the ABI within its file."""
+
+    name: str
+    doc: str
+    default: bool
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigKey:
+    """An integer that an engine is configured with: one of `choices`, or between `minimum` and `maximum`."""
+
+    name: str
+    doc: str
+    default: int
+    choices: tuple[int, ...] = ()
+    minimum: int | None = None
+    maximum: int | None = None
+    pointer: Pointer = ()
+
+    def accepts(self, value: int) -> bool:
+        """Whether the value is allowed."""
+        if self.choices:
+            return value in self.choices
+        return (self.minimum is None or value >= self.minimum) and (
+            self.maximum is None or value <= self.maximum
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """A legitimate difference. `open`: under the profile ``spec`` every value is right."""
+
+    name: str
+    doc: str
+    values: Mapping[str, str]
+    default: str
+    open: bool
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """A named set of policy values: one implementation in one version."""
+
+    name: str
+    doc: str
+    source: str
+    policies: Mapping[str, str]
+    config: Mapping[str, int] = field(default_factory=dict)
+    enabled: bool | None = None
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A worked example: plain data as in the file, see docs/spec-language.md."""
+
+    name: str
+    provenance: str
+    data: Mapping[str, Any]
+    guard: Guard = ALWAYS
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abi:
+    """One ABI. `revision` and `profile` are set once it is resolved; then no item has another revision or policy."""
+
+    id: str
+    title: str
+    vendor: str
+    doc: str
+    roles: Mapping[str, str]
+    path: str
+    revisions: Mapping[str, Revision]
+    sources: Mapping[str, Source]
+    uses: tuple[str, ...]
+    constants: Mapping[str, Constant]
+    config: Mapping[str, ConfigKey]
+    facts: Mapping[str, str]
+    enums: Mapping[str, Enum]
+    layouts: Mapping[str, Layout]
+    messages: Mapping[str, Message]
+    transports: Mapping[str, Transport]
+    calls: Mapping[str, Call]
+    policies: Mapping[str, Policy]
+    profiles: Mapping[str, Profile]
+    examples: tuple[Example, ...]
+    revision: str = ""
+    profile: str = ""
+    chosen: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def default_revision(self) -> str:
+        """Name of the revision that is taken where none is asked for."""
+        return next((r.name for r in self.revisions.values() if r.default), next(iter(self.revisions)))
+
+    @property
+    def convert_call(self) -> Call | None:
+        """The call that converts pages, or None for an ABI that only asks or tells."""
+        return next((call for call in self.calls.values() if call.convert is not None), None)
+
+    def policies_of(self, profile: str) -> dict[str, str]:
+        """Return the value of every policy under a profile. Raise `UsageError` for an unknown profile."""
+        values = {policy.name: policy.default for policy in self.policies.values()}
+        if profile != SPEC_PROFILE:
+            if profile not in self.profiles:
+                raise UsageError.unknown("profile", profile, [SPEC_PROFILE, *self.profiles])
+            values.update(self.profiles[profile].policies)
+        return values
+
+    def resolve(
+        self,
+        *,
+        revision: str | None = None,
+        profile: str = SPEC_PROFILE,
+        policies: Mapping[str, str] | None = None,
+    ) -> Abi:
+        """Return this ABI as one revision under one profile, single `policies` set otherwise.
+
+        Raises `UsageError` for a revision, profile, policy or policy value that does not exist.
+        """
+        name = revision or self.default_revision
+        if name not in self.revisions:
+            raise UsageError.unknown("revision", name, self.revisions)
+        chosen = self.policies_of(profile)
+        for policy, value in (policies or {}).items():
+            if policy not in self.policies:
+                raise UsageError.unknown("policy", policy, self.policies)
+            if value not in self.policies[policy].values:
+                raise UsageError.unknown("policy value", value, self.policies[policy].values)
+            chosen[policy] = value
+
+        def holds(guard: Guard) -> bool:
+            return guard.holds(name, chosen)
+
+        def kept(items: Iterable[T]) -> tuple[T, ...]:
+            return tuple(item for item in items if holds(item.guard))  # type: ignore[attr-defined]  # all guarded
+
+        def named(items: Mapping[str, T]) -> dict[str, T]:
+            return {key: item for key, item in items.items() if holds(item.guard)}  # type: ignore[attr-defined]  # as above
+
+        def fields(items: Mapping[str, Field]) -> dict[str, Field]:
+            return named(items)
+
+        def placement(item: Placement) -> Placement:
+            places: dict[str, tuple[Place, ...]] = {}
+            for key, choices in item.place.items():
+                if left := kept(choices):
+                    places[key] = left[:1]
+            blocks: dict[str, Block] = named(item.blocks)
+            return replace(item, place=places, blocks=blocks)
+
+        def call(item: Call) -> Call:
+            return replace(
+                item,
+                rules=kept(item.rules),
+                outcomes={key: kept(choices) for key, choices in item.outcomes.items()},
+                absent=kept(item.absent),
+                prevalidate=kept(item.prevalidate),
+                vmm=replace(item.vmm, errno=kept(item.vmm.errno)) if item.vmm else None,
+            )
+
+        return replace(
+            self,
+            messages={k: replace(m, fields=fields(m.fields)) for k, m in self.messages.items()},
+            transports={
+                k: replace(t, placements={n: placement(p) for n, p in t.placements.items()})
+                for k, t in named(self.transports).items()
+            },
+            calls={k: call(c) for k, c in named(self.calls).items()},
+            examples=kept(self.examples),
+            revision=name,
+            profile=profile,
+            chosen=chosen,
+        )

@@ -1,0 +1,337 @@
+"""The host role of any ABI: a request comes in, the state of pages changes, an answer goes out.
+
+Everything about one ABI comes from its specification: which rule a request breaks first and what that is answered,
+which pages it names, how far the host came and how it says so. An adapter module overrides only what its
+specification cannot say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+from hvabi.abi.errors import CodecError, ExprError
+from hvabi.abi.expr import Name
+from hvabi.abi.model import RegisterPlace
+from hvabi.abi.placing import Placer
+from hvabi.abi.scope import Fields, Scope, state_number, static_names
+from hvabi.abi.specification import SPEC_PROFILE
+from hvabi.adapters.checks import Context, element_enums, keeps
+from hvabi.adapters.errors import AdapterError
+from hvabi.adapters.values import HostAnswer, Injection, VmmReply, VmmRequest
+from hvabi.adapters.work import Stopped, Work
+from hvabi.backend import Backend, CallMemory, GuestMemory, ModelError, OutsideMemory, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hvabi.abi.calls import Answer, Call, Rule
+    from hvabi.abi.expr import Expr
+    from hvabi.abi.registry import Spec
+
+HostCall = Generator[VmmRequest, VmmReply, HostAnswer]
+"""A call in progress: yields what it asks of user space, returns its answer."""
+
+
+class Host:
+    """One host of one guest, on one transport.
+
+    Args:
+        spec: the ABI as one revision under one profile.
+        transport: name of the transport, the first by default.
+        config: the ABI's own configuration keys that differ from their defaults.
+        backend: the state of the guest's pages; it also says what is memory.
+        memory: the bytes of the guest's memory; made with the backend's layout when left out.
+        enabled: whether the call has been switched on.
+
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        transport: str | None = None,
+        config: Mapping[str, int] | None = None,
+        backend: Backend | None = None,
+        memory: GuestMemory | None = None,
+        enabled: bool = True,
+    ) -> None:
+        self.spec = spec
+        self.abi = spec.abi
+        self.transport = spec.transport(transport)
+        self.config = spec.config(config)
+        self.backend = backend if backend is not None else Backend(facts=spec.abi.facts)
+        own_space = any(
+            block.space is not None
+            for placement in self.transport.placements.values()
+            for block in placement.blocks.values()
+        )
+        # Blocks of another space, such as the run page, are not guest memory: no layout limits them.
+        self.memory = memory or GuestMemory(None if own_space else self.backend.layout)
+        self.enabled = enabled
+        self.static = static_names(self.abi, self.transport, self.config)
+
+    def call(
+        self, regs: Mapping[str, int], *, cpl: int = 0, inject: Injection | None = None, exits: bool = False
+    ) -> HostCall:
+        """Begin a call: drive the generator, answering each `VmmRequest` with a `VmmReply`.
+
+        Args:
+            regs: the caller's registers; one left out is 0.
+            cpl: the caller's privilege, 0 the most; ignored where the transport does not show it.
+            inject: faults for this call.
+            exits: whether requests to user space are yielded; else user space agrees to everything, unless
+                `inject` refuses the first.
+
+        """
+        return _HostCall(self, regs, cpl, inject or Injection(), exits=exits).run()
+
+    def answer(
+        self, regs: Mapping[str, int], *, cpl: int = 0, inject: Injection | None = None
+    ) -> HostAnswer:
+        """Do a whole call with user space that agrees to everything."""
+        call = self.call(regs, cpl=cpl, inject=inject)
+        try:
+            next(call)
+        except StopIteration as end:
+            answer: HostAnswer = end.value
+            return answer
+        raise AdapterError("a call without exits asked its user space", code="unexpected-exit")
+
+
+class _HostCall:
+    """One call: what was read of it, and the steps of its judgement. It knows no ABI."""
+
+    def __init__(
+        self, host: Host, regs: Mapping[str, int], cpl: int, inject: Injection, *, exits: bool
+    ) -> None:
+        self.host = host
+        self.regs = regs
+        self.inject = inject
+        self.exits = exits
+        self.cpl = cpl if host.transport.shows_cpl else 0
+        self.memory = CallMemory(host.memory, flips=inject.flips)
+        self.out_regs: dict[str, int] = {}
+
+    # -- source and sink of the codec ---------------------------------------------------------------------------
+
+    def register(self, name: str) -> int:
+        """Return a register of the caller."""
+        return self.regs.get(name, 0)
+
+    def read(self, block: str, address: int, size: int) -> bytes:
+        """Read memory, each byte once per call."""
+        return self.memory.read(address, size)
+
+    def set_register(self, name: str, value: int, mask: int) -> None:
+        """Set bits of a register; bits that the answer does not set are 0."""
+        self.out_regs[name] = (self.out_regs.get(name, 0) & ~mask) | (value & mask)
+
+    def write(self, block: str, address: int, data: bytes) -> None:
+        """Write memory."""
+        self.memory.write(address, data)
+
+    # -- the call -----------------------------------------------------------------------------------------------
+
+    def open(self, call: Call) -> None:
+        """Prepare fields and names for a call of the ABI."""
+        abi, transport = self.host.abi, self.host.transport
+        self.definition = call
+        message = abi.messages[call.request]
+        placement = transport.placements[call.request]
+        self.placer = Placer(message, placement, placement.blocks, f"{abi.id}/{call.request}")
+        self.fields = Fields(message.fields, lambda name: self.placer.fetch(name, self.scope, self))
+        self.scope = Scope(
+            self.host.static,
+            define={name: item.expr for name, item in call.define.items()},
+            request=self.fields,
+            local={"cpl": self.cpl, "enabled": int(self.host.enabled)},
+        )
+        each = call.convert.each if call.convert else call.query.each if call.query else None
+        self.context = Context(
+            backend=self.host.backend,
+            readable=self.readable,
+            selected=self.selected,
+            message=message,
+            element=element_enums(message, each),
+        )
+
+    def run(self) -> HostCall:
+        """Judge the rules in order, do the work, and answer."""
+        self.dispatch()
+        call = self.definition
+        try:
+            broken = self.first_broken("call", self.scope)
+        except (OutsideMemory, ModelError, CodecError, ExprError) as error:
+            return self.unreadable(error)
+        if broken is not None:
+            return self.refuse(broken, self.scope)
+        if call.convert is None:
+            return self.finish(Status.DONE, self.scope)
+        work = Work(self, call.convert)
+        try:
+            yield from work.run()
+        except Stopped as stop:
+            scope = work.scope(stop.to)
+            if stop.rule is not None:
+                return self.refuse(stop.rule, scope, work)
+            if stop.answer is not None:
+                return self.encode(stop.answer, scope, status=stop.status, work=work)
+            return self.finish(stop.status, scope, work)
+        except (OutsideMemory, CodecError, ExprError) as error:
+            return self.unreadable(error, work)
+        return self.finish(Status.DONE, work.scope(work.last_to), work)
+
+    def dispatch(self) -> None:
+        """Choose the call of the ABI that the registers and constants select; the first one if none does."""
+        calls = [
+            call for call in self.host.abi.calls.values() if call.request in self.host.transport.placements
+        ]
+        if len(calls) > 1:
+            for call in calls:
+                self.open(call)
+                try:
+                    if self.selected((), everything=True):
+                        return
+                except (OutsideMemory, ModelError, CodecError):
+                    continue
+        self.open(calls[0])
+
+    def selected(self, operands: tuple[Expr, ...], *, everything: bool = False) -> bool:
+        """Whether the fixed registers and constant fields have the values that select this call."""
+        named = {operand.name for operand in operands if isinstance(operand, Name)}
+        for name, field in self.placer.message.fields.items():
+            if field.const is None or (named and name not in named):
+                continue
+            place = self.placer.place_of(name)
+            if place is None or not (named or everything or isinstance(place, RegisterPlace)):
+                continue
+            if self.fields[name] != self.scope.int(field.const):
+                return False
+        if named:
+            return True
+        return all(
+            self.register(register) == self.scope.int(expr)
+            for register, expr in self.placer.placement.fixed.items()
+        )
+
+    def readable(self, name: str) -> bool:
+        """Whether every byte of a block is memory; nothing is read."""
+        block = self.placer.blocks.get(name)
+        if block is None or block.registers:
+            return True
+        try:
+            size = self.scope.int(block.size)
+            self.host.memory.require(self.placer.address(block, self.scope), max(size, 0))
+        except (OutsideMemory, ModelError):
+            return False
+        return True
+
+    def first_broken(self, kind: str, scope: Scope) -> Rule | None:
+        """Return the first rule of the call, or of an element, that the request breaks."""
+        for rule in self.definition.rules:
+            if rule.binds != "host" or rule.on != "request" or (rule.scope == "call") != (kind == "call"):
+                continue
+            if rule.level == "observed" and self.host.abi.profile == SPEC_PROFILE:
+                continue
+            if not rule.guard.serves(self.host.transport.name):
+                continue
+            if not keeps(rule, scope, self.context):
+                return rule
+        return None
+
+    # -- answers ------------------------------------------------------------------------------------------------
+
+    def refuse(self, rule: Rule, scope: Scope, work: Work | None = None) -> HostAnswer:
+        """Answer a request that breaks a rule."""
+        if rule.answer is None:
+            raise AdapterError(f"{rule.id} binds the host and has no answer", code="no-answer", rule=rule.id)
+        status = Status(rule.means) if rule.means else Status.INVALID
+        return self.encode(rule.answer, scope, status=status, rule=rule.id, work=work)
+
+    def finish(self, status: Status, scope: Scope, work: Work | None = None) -> HostAnswer:
+        """Answer with the ABI's outcome for a status; one that it cannot show becomes failed, then invalid."""
+        if work is None:
+            scope = scope.with_locals(done_pages=0, done_bytes=0, part_pages=0, index=0, errno=0)
+        for choice in (status, Status.FAILED, Status.INVALID):
+            for answer in self.definition.outcomes.get(choice.value, ()):
+                if answer.cannot is not None or not answer.guard.serves(self.host.transport.name):
+                    continue
+                if answer.when is None or scope.true(answer.when):
+                    return self.encode(answer, scope, status=status, work=work)
+        raise AdapterError(
+            f"{self.host.abi.id} has no answer for {status.value}", code="no-outcome", status=status.value
+        )
+
+    def unreadable(self, error: Exception, work: Work | None = None) -> HostAnswer:
+        """Answer a request whose bytes are not there or make no sense."""
+        scope = self.scope if work is None else work.scope(None)
+        for rule in self.definition.rules:
+            if rule.check == "readable" and rule.answer is not None:
+                return self.refuse(rule, scope, work)
+        return self.finish(Status.INVALID, scope, work)
+
+    def encode(
+        self,
+        answer: Answer,
+        scope: Scope,
+        *,
+        status: Status,
+        rule: str | None = None,
+        work: Work | None = None,
+    ) -> HostAnswer:
+        """Write the answer's fields and return how the call ended."""
+        reason = answer.reason
+        if answer.fields and answer.end != "stop":
+            try:
+                self.write_fields(answer.fields, scope)
+            except OutsideMemory as error:
+                return HostAnswer(end="stop", reason=f"the answer cannot be written: {error}", status=status)
+        return HostAnswer(
+            end=answer.end,
+            regs=dict(self.out_regs),
+            mem=self.memory.written,
+            fault=answer.fault,
+            reason=reason,
+            rule=rule,
+            status=status,
+            done_pages=work.done if work is not None else 0,
+            changes=tuple(work.changes) if work is not None else (),
+        )
+
+    def write_fields(self, fields: Mapping[str, Expr], scope: Scope) -> None:
+        """Encode response fields, and the constants that share a register with one of them."""
+        call, transport = self.definition, self.host.transport
+        if call.response is None:
+            raise AdapterError(f"call {call.name} has no response to answer with", code="no-response")
+        message = self.host.abi.messages[call.response]
+        placement = transport.placements[call.response]
+        blocks = {**self.placer.blocks, **placement.blocks}
+        placer = Placer(message, placement, blocks, f"{self.host.abi.id}/{call.response}")
+        values = field_values(fields, scope)
+        touched = {
+            place.register for name in values if isinstance(place := placer.place_of(name), RegisterPlace)
+        }
+        for name, field in message.fields.items():
+            place = placer.place_of(name)
+            if name not in values and (field.const is not None or field.default is not None):
+                if isinstance(place, RegisterPlace) and place.register in touched:
+                    values[name] = placer.default(field, scope)
+        for name, value in values.items():
+            placer.store(name, value, scope, self)
+
+
+def field_values(fields: Mapping[str, Expr], scope: Scope) -> dict[str, Any]:
+    """Evaluate answer fields; ``word.field`` names gather into a mapping of the word's fields."""
+    values: dict[str, Any] = {}
+    for path, expr in fields.items():
+        name, _, inner = path.partition(".")
+        number = scope.int(expr)
+        if inner:
+            values.setdefault(name, {})[inner] = number
+        else:
+            values[name] = number
+    return values
+
+
+__all__ = ["Host", "HostCall", "field_values", "state_number"]

@@ -1,0 +1,350 @@
+"""The work of one host call: which pages, in which pieces, and where it stopped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hvabi.abi.model import BlockPlace
+from hvabi.abi.scope import Scope, state_number
+from hvabi.adapters.values import VmmReply, VmmRequest
+from hvabi.adapters.vmm import ask, errno_of
+from hvabi.backend import GPA_PAGES, PAGE_SHIFT, PAGE_SIZE, Change, Conversion, PageState, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from hvabi.abi.calls import Answer, Convert, Direction, Rule
+    from hvabi.adapters.host import _HostCall
+
+Asking = "Generator[VmmRequest, VmmReply, None]"
+
+
+class Stopped(Exception):  # noqa: N818  # not an error: how the work ends early
+    """The work ended before all of it was done: by a rule, by an answer of user space, or with a status."""
+
+    def __init__(
+        self,
+        status: Status,
+        *,
+        to: PageState | None = None,
+        rule: Rule | None = None,
+        answer: Answer | None = None,
+    ) -> None:
+        super().__init__(status.value)
+        self.status = status
+        self.to = to
+        self.rule = rule
+        self.answer = answer
+
+
+class Part:
+    """What one element, or the one range of a request, names: pages from `start` on, `pages` of them."""
+
+    __slots__ = ("hint", "index", "item", "pages", "start", "to")
+
+    def __init__(
+        self, index: int, item: Any, start: int, pages: int, to: PageState | None, hint: int
+    ) -> None:
+        self.index = index
+        self.item = item
+        self.start = start
+        self.pages = pages
+        self.to = to
+        self.hint = hint
+
+
+class Work:
+    """Goes through the elements of a request, piece by piece, and keeps count."""
+
+    def __init__(self, call: _HostCall, convert: Convert) -> None:
+        self.call = call
+        self.convert = convert
+        self.definition = call.definition
+        self.backend = call.host.backend
+        self.inject = call.inject
+        self.done = 0
+        self.part_done = 0
+        self.index = 0
+        self.errno = 0
+        self.chunks = 0
+        self.asked = 0
+        self.last_to: PageState | None = None
+        self.changes: list[Change[PageState]] = []
+        progress = self.definition.progress
+        self.chunk = call.scope.int(progress.chunk) if progress and progress.chunk is not None else None
+        self.unit_pages = 1
+        if progress is not None and progress.unit == "granule" and progress.granule is not None:
+            self.unit_pages = max(call.scope.int(progress.granule) // PAGE_SIZE, 1)
+        self.whole_elements = progress is not None and progress.unit == "element" and not progress.mark_part
+        absent = self.definition.absent
+        self.absent: Any = absent[0].value if absent else "allow"
+        prevalidate = self.definition.prevalidate
+        self.prevalidate = bool(prevalidate) and prevalidate[0].value == "true"
+
+    def scope(self, to: PageState | None) -> Scope:
+        """Return the names of outcomes at this point of the work."""
+        local: dict[str, Any] = {
+            "done_pages": self.done,
+            "done_bytes": self.done * PAGE_SIZE,
+            "part_pages": self.part_done,
+            "index": self.index,
+            "errno": self.errno,
+        }
+        if to is not None:
+            local["to"] = state_number(to.value)
+        if self.convert.each is not None:
+            items = self.call.fields.known.get(self.convert.each, ())
+            if self.index < len(items):
+                local["it"] = items[self.index]
+        return self.call.scope.with_locals(**local)
+
+    # -- the elements -------------------------------------------------------------------------------------------
+
+    def run(self) -> Generator[VmmRequest, VmmReply, None]:
+        """Do all of the work. Raises `Stopped` where it ends early."""
+        if self.prevalidate:
+            self._prevalidate()
+        parts = self.parts()
+        part = next(parts, None)
+        while part is not None:
+            group = [part]
+            part = next(parts, None)
+            while part is not None and self._joins(group, part):
+                group.append(part)
+                part = next(parts, None)
+            yield from self._convert(group)
+
+    def _prevalidate(self) -> None:
+        first = self.index
+        for part in self.parts():
+            if part.to is not None and part.pages and self.absent != "allow":
+                must = self.absent == "refuse" or part.to is PageState.PRIVATE
+                if must and not self.backend.layout.contains(part.start, part.start + part.pages):
+                    # Nothing is done: the answer counts from the first element, not from the bad one.
+                    self.index = self._first()
+                    raise Stopped(Status.OUT_OF_RANGE, to=part.to)
+        self.index = first
+
+    def _first(self) -> int:
+        return self.call.scope.int(self.convert.first) if self.convert.first is not None else 0
+
+    def parts(self) -> Iterator[Part]:
+        """Judge and yield the parts in order. Raises `Stopped` at the first that breaks a rule."""
+        if self.convert.each is None:
+            yield self._part(0, None, self.call.scope)
+            return
+        items = self.call.fields[self.convert.each]
+        scope = self.call.scope
+        last = scope.int(self.convert.count) if self.convert.count is not None else len(items)
+        self.index = self._first()
+        for index in range(self._first(), min(last, len(items))):
+            item = items[index]
+            local = scope.with_locals(it=item, index=index)
+            rule = self.call.first_broken("element", local)
+            if rule is not None:
+                yield _broken(index, item, rule)
+                return
+            yield self._part(index, item, local)
+
+    def _part(self, index: int, item: Any, scope: Scope) -> Part:
+        pages = scope.int(self.convert.pages)
+        start = scope.int(self.convert.start) >> PAGE_SHIFT
+        to = direction(self.convert.to, scope)
+        hint = scope.int(self.convert.hint) if self.convert.hint is not None else 1
+        return Part(index, item, start, max(pages, 0), to, hint)
+
+    def _joins(self, group: list[Part], part: Part) -> bool:
+        """Whether user space is asked for this part together with those before it."""
+        vmm = self.definition.vmm
+        if vmm is None or vmm.merge is None or self.inject.stop_after is not None:
+            return False
+        last = group[-1]
+        if isinstance(part, _Broken) or isinstance(last, _Broken) or not last.pages or not part.pages:
+            return False
+        if part.to is not last.to or part.to is None or part.hint != last.hint:
+            return False
+        if part.start != last.start + last.pages:
+            return False
+        return self.call.scope.with_locals(it=part.item, index=part.index).true(vmm.merge)
+
+    # -- one group of parts that follow each other --------------------------------------------------------------
+
+    def _convert(self, group: list[Part]) -> Generator[VmmRequest, VmmReply, None]:
+        first = group[0]
+        self.index, self.part_done = first.index, 0
+        if isinstance(first, _Broken):
+            if self.prevalidate:
+                self.index = self._first()
+            raise Stopped(Status(first.rule.means or "invalid"), rule=first.rule)
+        self.last_to = first.to or self.last_to
+        total = sum(part.pages for part in group)
+        changes_state = first.to is not None or self.convert.facts
+        if total and self.convert.to is not None and first.to is None and not self._known(first):
+            raise Stopped(Status.INVALID)
+        if not total or not changes_state:
+            for part in group:
+                self._finish_part(part)
+            return
+        at = 0
+        while at < total:
+            size = self._next_size(total - at)
+            if size <= 0:
+                raise Stopped(Status.PARTIAL, to=first.to)
+            yield from self._piece(first, first.start + at, size)
+            at += size
+            self.done += size
+            self.chunks += 1
+            self._count(group, at)
+            due = self.inject.event_after
+            if self.chunk is not None and due is not None and self.chunks >= due and not self._is_last(group, at):
+                raise Stopped(Status.PARTIAL, to=first.to)
+
+    def _known(self, part: Part) -> bool:
+        """Whether the direction is one that the specification maps to no change, and not just unknown."""
+        to = self.convert.to
+        if to is None or to.has_otherwise:
+            return True
+        scope = self.call.scope if part.item is None else self.call.scope.with_locals(it=part.item)
+        return scope.int(to.of) in to.states
+
+    def _next_size(self, left: int) -> int:
+        size = left if self.chunk is None else min(left, self.chunk)
+        limit = self.inject.stop_after
+        if limit is None:
+            return size
+        budget = limit - self.done
+        if budget >= size:
+            return size
+        if self.whole_elements:
+            return 0
+        return budget // self.unit_pages * self.unit_pages
+
+    def _is_last(self, group: list[Part], at: int) -> bool:
+        if at < sum(part.pages for part in group):
+            return False
+        if self.convert.each is None:
+            return True
+        items = self.call.fields[self.convert.each]
+        last = self.call.scope.int(self.convert.count) if self.convert.count is not None else len(items)
+        return group[-1].index + 1 >= last
+
+    def _piece(self, part: Part, start: int, pages: int) -> Generator[VmmRequest, VmmReply, None]:
+        """Ask user space, then change the pages. Raises `Stopped` with what it says."""
+        vmm = self.definition.vmm
+        if vmm is not None:
+            errno = yield from self._ask(part, start, pages)
+            if errno:
+                self._refused(errno, part)
+        if part.to is None:
+            self._set_facts(start, pages)
+            return
+        if start + pages > GPA_PAGES:
+            raise Stopped(Status.OUT_OF_RANGE, to=part.to)
+        outcome = self.backend.convert(Conversion(start, pages, part.to, None), absent=self.absent)
+        if outcome.status is not Status.DONE:
+            raise Stopped(outcome.status, to=part.to)
+        self.changes += outcome.changed
+        self._set_facts(start, pages)
+
+    def _ask(self, part: Part, start: int, pages: int) -> Generator[VmmRequest, VmmReply, int]:
+        vmm = self.definition.vmm
+        assert vmm is not None  # the caller has looked
+        self.asked += 1
+        if self.call.exits:
+            local: dict[str, Any] = {"piece_start": start << PAGE_SHIFT, "piece_pages": pages, "piece_hint": part.hint}
+            if part.to is not None:
+                local["to"] = state_number(part.to.value)
+            if part.item is not None:
+                local["it"] = part.item
+            request = ask(vmm, self.call.scope.with_locals(**local))
+            reply = yield request
+            return errno_of(vmm, request, reply)
+        if self.asked == 1 and self.inject.vmm_errno:
+            return self.inject.vmm_errno
+        return 0
+
+    def _refused(self, errno: int, part: Part) -> None:
+        """Raise `Stopped` with what an errno of user space becomes."""
+        vmm = self.definition.vmm
+        assert vmm is not None  # the caller has looked
+        self.errno = errno
+        for row in vmm.errno:
+            if row.errno is not None and row.errno != errno:
+                continue
+            if not row.guard.serves(self.call.host.transport.name):
+                continue
+            status = Status(row.outcome) if row.outcome else Status.FAILED
+            raise Stopped(status, to=part.to, answer=row.answer)
+        raise Stopped(Status.FAILED, to=part.to)
+
+    def _set_facts(self, start: int, pages: int) -> None:
+        for name, expr in self.convert.facts.items():
+            value = self.scope(self.last_to).true(expr)
+            self.backend.set_fact(name, start, start + pages, value)
+
+    # -- the account of elements --------------------------------------------------------------------------------
+
+    def _count(self, group: list[Part], at: int) -> None:
+        """Mark the parts that are finished after `at` pages of the group, and the one in the middle."""
+        for part in group:
+            if at >= part.pages:
+                at -= part.pages
+                if part.index >= self.index:
+                    self._finish_part(part)
+                continue
+            if part.index >= self.index:
+                self.index, self.part_done = part.index, at
+                if at:
+                    self._mark_part(part)
+            return
+
+    def _finish_part(self, part: Part) -> None:
+        progress = self.definition.progress
+        if part.item is not None and progress is not None and progress.mark:
+            self._mark(part, {name: self._local(part).int(expr) for name, expr in progress.mark.items()})
+        self.index, self.part_done = part.index + 1, 0
+
+    def _mark_part(self, part: Part) -> None:
+        progress = self.definition.progress
+        if part.item is not None and progress is not None and progress.mark_part:
+            scope = self._local(part).with_locals(part_pages=self.part_done)
+            self._mark(part, {name: scope.int(expr) for name, expr in progress.mark_part.items()})
+
+    def _local(self, part: Part) -> Scope:
+        return self.call.scope.with_locals(it=part.item, index=part.index)
+
+    def _mark(self, part: Part, updates: dict[str, int]) -> None:
+        """Write an element back with updated fields."""
+        call = self.call
+        each = self.convert.each or ""
+        place = call.placer.place_of(each)
+        if not isinstance(place, BlockPlace):
+            return
+        field = call.placer.message.fields[each]
+        block = call.placer.blocks[place.block]
+        item = part.item._replace(**updates)
+        raw = call.placer.element_bytes(field, item, block, f"{each}[{part.index}]")
+        stride = call.scope.int(place.stride) if place.stride is not None else len(raw)
+        offset = call.scope.int(place.at) + part.index * stride
+        call.placer.write(block, offset, raw, call.scope, call)
+
+
+class _Broken(Part):
+    """An element that breaks a rule."""
+
+    __slots__ = ("rule",)
+    rule: Rule
+
+
+def _broken(index: int, item: Any, rule: Rule) -> _Broken:
+    part = _Broken(index, item, 0, 0, None, 1)
+    part.rule = rule
+    return part
+
+
+def direction(to: Direction | None, scope: Scope) -> PageState | None:
+    """Return the state that a request asks for, or None where it changes nothing or is not known."""
+    if to is None:
+        return None
+    word = to.states.get(scope.int(to.of), to.otherwise)
+    return None if word is None or word == "none" else PageState(word)

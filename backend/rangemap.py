@@ -1,0 +1,470 @@
+"""A map from page numbers to states, kept as ranges.
+
+`RangeMap` stores where the state changes and to what: a sorted list of boundaries with one state code
+each. Pages before the first boundary, and all pages between ranges, have the default state and cost
+nothing. Setting an interval is two bisections and one slice assignment; the list is cut into chunks so
+that the slice assignment moves a few kilobytes at most, however many ranges there are.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Hashable, Iterable, Iterator, MutableSequence
+from typing import Any, Generic, TypeVar, overload
+
+from hvabi.backend.model import Change, ModelError, PageState, Run
+
+#: A map covers [0, PAGE_LIMIT). A range that ends at PAGE_LIMIT has no closing boundary, so each boundary
+#: fits into 64 bits.
+PAGE_LIMIT = 1 << 64
+
+#: Boundaries per chunk. Measured: smaller chunks cost more per range, larger ones more per set.
+CHUNK_SIZE = 512
+
+#: What a byte budget charges for one range: 18 bytes of boundaries and codes and a share of the spare room.
+RANGE_BYTES = 24
+
+S = TypeVar("S", bound=Hashable)
+_Codes = MutableSequence[int]
+
+
+class InvariantError(AssertionError):
+    """A RangeMap is broken: a bug in this package. `code` names the invariant."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def _wide(codes: Iterable[int]) -> array[int]:
+    return array("I", tuple(codes))  # array() would take a bytearray for the raw bytes of its items
+
+
+class RangeMap(Generic[S]):
+    """Sorted, disjoint, coalesced, half-open ranges of states over page numbers [0, 2**64).
+
+    States are any hashable values; `default` is the state of every page that was never set and is
+    stored nowhere. `chunk_size` (at least 2) is the number of boundaries in a chunk; only tests and
+    benchmarks have a reason to change it. Do not change a map while iterating over it. A map takes no
+    locks; `hvabi.backend.state.Backend` does.
+
+    Every method that takes an interval raises `ModelError` `bad-range` unless
+    0 <= start <= end <= 2**64. An empty interval is allowed and means nothing.
+    """
+
+    __slots__ = (
+        "_bounds",
+        "_chunk_size",
+        "_code_of",
+        "_codes",
+        "_count",
+        "_firsts",
+        "_free",
+        "_pack",
+        "_states",
+        "_sweep_at",
+    )
+
+    @overload
+    def __init__(self: RangeMap[PageState], *, chunk_size: int = CHUNK_SIZE) -> None: ...
+    @overload
+    def __init__(self, default: S, *, chunk_size: int = CHUNK_SIZE) -> None: ...
+    def __init__(self, default: Any = PageState.PRIVATE, *, chunk_size: int = CHUNK_SIZE) -> None:
+        if chunk_size < 2:
+            raise ModelError(
+                "bad-chunk-size", f"chunk_size must be at least 2, not {chunk_size}", chunk_size=chunk_size
+            )
+        self._chunk_size = chunk_size
+        # Code 0 is the default state. A state gets a code when it is first set.
+        self._states: list[S] = [default]
+        self.clear()
+
+    def clear(self) -> None:
+        """Put every page into the default state."""
+        default = self._states[0]
+        self._states = [default]
+        self._code_of: dict[S, int] = {default: 0}
+        self._free: list[int] = []
+        self._sweep_at = 256
+        self._pack: Callable[[Iterable[int]], _Codes] = bytearray
+        # Chunk c holds the boundaries at and above _firsts[c]. The first chunk begins below page 0, so a
+        # boundary in any chunk but that one has a left neighbour in its own chunk or is the chunk's first.
+        self._firsts: list[int] = [-1]
+        self._bounds: list[array[int]] = [array("Q")]
+        self._codes: list[_Codes] = [bytearray()]
+        self._count = 0
+
+    # Reading
+
+    @property
+    def default(self) -> S:
+        """The state of every page that was never set."""
+        return self._states[0]
+
+    @property
+    def count(self) -> int:
+        """The number of ranges that are not in the default state; neighbours in different states are two."""
+        return self._count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __bool__(self) -> bool:
+        return self._count > 0
+
+    def __iter__(self) -> Iterator[Run[S]]:
+        """Return the ranges that are not in the default state, in order."""
+        states = self._states
+        start, code = 0, 0
+        for bounds, codes in zip(self._bounds, self._codes, strict=True):
+            for bound, next_code in zip(bounds, codes, strict=True):
+                if code:
+                    yield Run(start, bound, states[code])
+                start, code = bound, next_code
+        if code:
+            yield Run(start, PAGE_LIMIT, states[code])
+
+    def runs(self, start: int, end: int) -> Iterator[Run[S]]:
+        """Return the runs that make up [start, end), default ones too, clipped to the interval."""
+        _check_interval(start, end)
+        return self._runs(start, end)
+
+    def _runs(self, start: int, end: int) -> Iterator[Run[S]]:
+        if start == end:
+            return
+        states = self._states
+        chunk, index = self._find(start)
+        code = self._codes[chunk][index - 1] if index else 0
+        while chunk < len(self._bounds):
+            bounds, codes = self._bounds[chunk], self._codes[chunk]
+            for i in range(index, len(bounds)):
+                bound = bounds[i]
+                if bound >= end:
+                    yield Run(start, end, states[code])
+                    return
+                yield Run(start, bound, states[code])
+                start, code = bound, codes[i]
+            chunk, index = chunk + 1, 0
+        yield Run(start, end, states[code])
+
+    def state_at(self, page: int) -> S:
+        """Return the state of one page, 0 <= page < 2**64."""
+        if not 0 <= page < PAGE_LIMIT:
+            raise _bad_interval(page, page + 1)
+        chunk, index = self._find(page)
+        return self._states[self._codes[chunk][index - 1] if index else 0]
+
+    def uniform(self, start: int, end: int, state: S) -> bool:
+        """Tell whether every page of [start, end) is in `state`; true for an empty interval."""
+        _check_interval(start, end)
+        if start == end:
+            return True
+        chunk, index = self._find(start)
+        bounds, codes = self._bounds[chunk], self._codes[chunk]
+        if self._code_of.get(state) != (codes[index - 1] if index else 0):
+            return False
+        if index < len(bounds):
+            return bounds[index] >= end
+        return chunk + 1 == len(self._firsts) or self._firsts[chunk + 1] >= end
+
+    def page_total(self, state: S) -> int:
+        """Count how many pages of [0, 2**64) are in `state`."""
+        if state == self._states[0]:
+            return PAGE_LIMIT - sum(run.end - run.start for run in self)
+        return sum(run.end - run.start for run in self if run.state == state)
+
+    def diff(self, other: RangeMap[S]) -> tuple[Change[S], ...]:
+        """Return what would turn this map into `other`: the runs where they differ, in order."""
+        out: list[Change[S]] = []
+        mine, theirs = self._runs(0, PAGE_LIMIT), other._runs(0, PAGE_LIMIT)
+        a, b = next(mine), next(theirs)
+        position = 0
+        while True:
+            end = min(a.end, b.end)
+            if a.state != b.state:
+                last = out[-1] if out else None
+                if last and last.end == position and last.before == a.state and last.after == b.state:
+                    out[-1] = Change(last.start, end, a.state, b.state)
+                else:
+                    out.append(Change(position, end, a.state, b.state))
+            if end == PAGE_LIMIT:
+                return tuple(out)
+            position = end
+            if a.end == end:
+                a = next(mine)
+            if b.end == end:
+                b = next(theirs)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal maps give every page the same state, however they are stored."""
+        if not isinstance(other, RangeMap):
+            return NotImplemented
+        return (
+            self._states[0] == other._states[0]
+            and self._count == other._count
+            and all(a == b for a, b in zip(self, other, strict=True))
+        )
+
+    __hash__ = None  # type: ignore[assignment] # mutable, and typeshed declares __hash__ as a method
+
+    def __repr__(self) -> str:
+        return f"<RangeMap: {self._count} ranges, default {self._states[0]!r}>"
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that the stored ranges take in this process, allocated spare room included."""
+        small_int = sys.getsizeof(1 << 40)
+        chunks = sum(map(sys.getsizeof, self._bounds)) + sum(map(sys.getsizeof, self._codes))
+        lists = sum(map(sys.getsizeof, (self._firsts, self._bounds, self._codes, self._states, self._free)))
+        return chunks + lists + small_int * len(self._firsts) + sys.getsizeof(self._code_of)
+
+    # Changing
+
+    def set(self, start: int, end: int, state: S) -> tuple[Change[S], ...]:
+        """Put [start, end) into `state`; return the runs whose state was another one, in order."""
+        if not 0 <= start < end <= PAGE_LIMIT:
+            _check_interval(start, end)
+            return ()
+        code = self._code_of.get(state)
+        if code is None:
+            code = self._intern(state)
+        firsts = self._firsts
+        c = bisect_left(firsts, start) - 1
+        if c + 1 < len(firsts) and firsts[c + 1] <= end:
+            return self._set_across(c, start, end, code)
+        bounds, codes = self._bounds[c], self._codes[c]
+        i = bisect_left(bounds, start)
+        left = codes[i - 1] if i else 0
+        j = bisect_right(bounds, end, i)
+        changes: tuple[Change[S], ...]
+        if i == j:
+            if left == code:
+                return ()
+            right = left
+            states = self._states
+            changes = (Change(start, end, states[left], states[code]),)
+        else:
+            right = codes[j - 1]
+            inner = codes[i:j]
+            changes = self._changes(start, end, left, zip(bounds[i:j], inner, strict=True), code)
+            if not changes:
+                return ()
+            self._count -= j - i - inner.count(0)
+        self._replace(bounds, codes, i, j, self._border(start, end, left, right, code))
+        size = len(bounds)
+        if size > self._chunk_size:
+            self._split(c)
+        elif i != j and size * 2 <= self._chunk_size and len(firsts) > 1:
+            self._join(c)
+        return changes
+
+    def would_count(self, start: int, end: int, state: S) -> int:
+        """Return the `count` that `set(start, end, state)` would leave, without changing anything."""
+        _check_interval(start, end)
+        if start == end:
+            return self._count
+        code = self._code_of.get(state, -1)
+        c = bisect_left(self._firsts, start) - 1
+        d = max(c, bisect_right(self._firsts, end) - 1)
+        i = bisect_left(self._bounds[c], start)
+        j = bisect_right(self._bounds[d], end)
+        left = self._codes[c][i - 1] if i else 0
+        right = self._codes[d][j - 1] if j else 0
+        removed = 0
+        for chunk in range(c, d + 1):
+            codes = self._codes[chunk][i if chunk == c else 0 : j if chunk == d else None]
+            removed += len(codes) - codes.count(0)
+        added = (left != code and code != 0) + (right != code and right != 0 and end != PAGE_LIMIT)
+        return self._count - removed + added
+
+    def copy(self) -> RangeMap[S]:
+        """Return a map of its own with the same content."""
+        new: RangeMap[S] = RangeMap(self._states[0], chunk_size=self._chunk_size)
+        new._states = self._states[:]
+        new._code_of = self._code_of.copy()
+        new._free = self._free[:]
+        new._sweep_at = self._sweep_at
+        new._pack = self._pack
+        new._firsts = self._firsts[:]
+        new._bounds = [bounds[:] for bounds in self._bounds]
+        new._codes = [self._pack(codes) for codes in self._codes]
+        new._count = self._count
+        return new
+
+    # The kernel
+
+    def _find(self, page: int) -> tuple[int, int]:
+        """Return the chunk and the index behind the last boundary that is <= page."""
+        chunk = max(bisect_right(self._firsts, page) - 1, 0)
+        return chunk, bisect_right(self._bounds[chunk], page)
+
+    def _changes(
+        self, start: int, end: int, left: int, inner: Iterable[tuple[int, int]], code: int
+    ) -> tuple[Change[S], ...]:
+        """Return what setting [start, end) to `code` changes; `inner` are the boundaries in [start, end]."""
+        states = self._states
+        out: list[Change[S]] = []
+        position, current = start, left
+        for bound, next_code in inner:
+            if bound > position:
+                if current != code:
+                    out.append(Change(position, bound, states[current], states[code]))
+                position = bound
+            current = next_code
+        if position < end and current != code:
+            out.append(Change(position, end, states[current], states[code]))
+        return tuple(out)
+
+    def _border(
+        self, start: int, end: int, left: int, right: int, code: int
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return what replaces the boundaries in [start, end], and count the ranges that begin there."""
+        closing = right != code and end != PAGE_LIMIT
+        if closing and right:
+            self._count += 1
+        if left == code:
+            return ((end,), (right,)) if closing else ((), ())
+        if code:
+            self._count += 1
+        return ((start, end), (code, right)) if closing else ((start,), (code,))
+
+    def _replace(
+        self,
+        bounds: array[int],
+        codes: _Codes,
+        i: int,
+        j: int | None,
+        border: tuple[tuple[int, ...], tuple[int, ...]],
+    ) -> None:
+        bounds[i:j] = array("Q", border[0])
+        codes[i:j] = self._pack(border[1])
+
+    def _set_across(self, c: int, start: int, end: int, code: int) -> tuple[Change[S], ...]:
+        """Set an interval that begins in chunk c and reaches a later one."""
+        d = bisect_right(self._firsts, end) - 1
+        i = bisect_left(self._bounds[c], start)
+        j = bisect_right(self._bounds[d], end)
+        left = self._codes[c][i - 1] if i else 0
+        right = self._codes[d][j - 1]
+
+        def inner() -> Iterator[tuple[int, int]]:
+            for chunk in range(c, d + 1):
+                part = slice(i if chunk == c else 0, j if chunk == d else None)
+                yield from zip(self._bounds[chunk][part], self._codes[chunk][part], strict=True)
+
+        changes = self._changes(start, end, left, inner(), code)
+        if not changes:
+            return ()
+        self._count -= sum(1 for _, old in inner() if old)
+        self._replace(self._bounds[c], self._codes[c], i, None, self._border(start, end, left, right, code))
+        del self._bounds[d][:j], self._codes[d][:j]
+        gone = d + 1
+        if self._bounds[d]:
+            self._firsts[d] = self._bounds[d][0]
+            gone = d
+        for column in (self._firsts, self._bounds, self._codes):
+            del column[c + 1 : gone]
+        if c + 1 < len(self._firsts):
+            self._join(c + 1)
+        if len(self._bounds[c]) > self._chunk_size:
+            self._split(c)
+        else:
+            self._join(c)
+        return changes
+
+    def _split(self, c: int) -> None:
+        bounds, codes = self._bounds[c], self._codes[c]
+        # The larger part goes left: the chunk before this one may be empty, the one behind never is.
+        half = (len(bounds) + 1) // 2
+        self._bounds[c : c + 1] = [bounds[:half], bounds[half:]]
+        self._codes[c : c + 1] = [codes[:half], codes[half:]]
+        self._firsts.insert(c + 1, bounds[half])
+
+    def _join(self, c: int) -> None:
+        """Keep every two neighbouring chunks together larger than half a chunk."""
+        room = self._chunk_size // 2
+        bounds = self._bounds
+        while c + 1 < len(bounds) and len(bounds[c]) + len(bounds[c + 1]) <= room:
+            self._join_next(c)
+        if c and len(bounds[c - 1]) + len(bounds[c]) <= room:
+            self._join_next(c - 1)
+
+    def _join_next(self, c: int) -> None:
+        # A sum is allocated to measure, so the room that a shrunken chunk still held is given back.
+        self._bounds[c] = self._bounds[c] + self._bounds[c + 1]
+        self._codes[c] = self._pack([*self._codes[c], *self._codes[c + 1]])
+        for column in (self._firsts, self._bounds, self._codes):
+            del column[c + 1]
+
+    # State codes
+
+    def _intern(self, state: S) -> int:
+        if not self._free and len(self._states) >= self._sweep_at:
+            self._sweep()
+        if self._free:
+            code = self._free.pop()
+            self._states[code] = state
+        else:
+            code = len(self._states)
+            self._states.append(state)
+            if code == 256:
+                self._pack = _wide
+                self._codes = [_wide(codes) for codes in self._codes]
+        self._code_of[state] = code
+        return code
+
+    def _sweep(self) -> None:
+        """Free the codes that no range has any more; a map of epochs sees a new state with every set."""
+        used = {0}
+        for codes in self._codes:
+            used.update(codes)
+        for code, state in enumerate(self._states):
+            if code not in used:
+                del self._code_of[state]
+                self._states[code] = self._states[0]
+                self._free.append(code)
+        self._sweep_at = max(256, 2 * len(used))
+
+    # Proof
+
+    def check(self) -> None:
+        """Prove that the map is well formed; raise `InvariantError` where it is not. Takes linear time."""
+        _require("chunks", len(self._firsts) == len(self._bounds) == len(self._codes) >= 1)
+        _require("first-chunk", self._firsts[0] == -1)
+        previous, left, count = -1, 0, 0
+        for c, (first, bounds, codes) in enumerate(zip(self._firsts, self._bounds, self._codes, strict=True)):
+            _require("columns", len(bounds) == len(codes))
+            _require("chunk-size", len(bounds) <= self._chunk_size)
+            if c:
+                _require("chunk-first", len(bounds) > 0 and bounds[0] == first)
+                _require("chunk-fill", len(self._bounds[c - 1]) + len(bounds) > self._chunk_size // 2)
+            for bound, code in zip(bounds, codes, strict=True):
+                _require("sorted", bound > previous)
+                _require("coalesced", code != left)
+                previous, left = bound, code
+                count += code != 0
+        _require("count", count == self._count)
+        live = {code: state for code, state in enumerate(self._states) if code not in set(self._free)}
+        _require("states", self._code_of == {state: code for code, state in live.items()})
+        _require("codes", all(code in live for codes in self._codes for code in set(codes)))
+
+
+def _require(name: str, holds: bool) -> None:
+    if not holds:
+        raise InvariantError(name, f"the range map breaks its invariant {name!r}")
+
+
+def _check_interval(start: int, end: int) -> None:
+    if not 0 <= start <= end <= PAGE_LIMIT:
+        raise _bad_interval(start, end)
+
+
+def _bad_interval(start: int, end: int) -> ModelError:
+    return ModelError(
+        "bad-range",
+        f"[{start:#x}, {end:#x}) is no interval with 0 <= start <= end <= 2**64",
+        start=start,
+        end=end,
+    )

@@ -1,0 +1,64 @@
+"""Sparse bytes: a byte for every address, stored page by page where one was written."""
+
+from __future__ import annotations
+
+from hvabi.backend.model import PAGE_SHIFT, PAGE_SIZE, ModelError
+
+
+class SparseBytes:
+    """A store of bytes over 64-bit addresses.
+
+    A byte that was never put is taken from `fill`, repeated over the address space from address 0. At
+    most `max_pages` pages of 4 KiB are stored; `ModelError` `memory-full` beyond that.
+    """
+
+    def __init__(self, fill: bytes = b"\0", max_pages: int = 1 << 14) -> None:
+        if not 1 <= len(fill) <= PAGE_SIZE or PAGE_SIZE % len(fill):
+            raise ModelError(
+                "bad-fill", f"fill must have 1, 2, 4 … 4096 bytes, not {len(fill)}", size=len(fill)
+            )
+        # A length that divides the page makes every fresh page the same.
+        self._fresh = fill * (PAGE_SIZE // len(fill))
+        self._max_pages = max_pages
+        self._pages: dict[int, bytearray] = {}
+
+    @property
+    def page_count(self) -> int:
+        """The number of pages stored."""
+        return len(self._pages)
+
+    def get(self, address: int, size: int) -> bytes:
+        """Return the `size` bytes from `address` on."""
+        page, offset = address >> PAGE_SHIFT, address & (PAGE_SIZE - 1)
+        if offset + size <= PAGE_SIZE:
+            return bytes(self._pages.get(page, self._fresh)[offset : offset + size])
+        last = (address + size - 1) >> PAGE_SHIFT
+        whole = b"".join(self._pages.get(each, self._fresh) for each in range(page, last + 1))
+        return whole[offset : offset + size]
+
+    def put(self, address: int, data: bytes) -> None:
+        """Store bytes from `address` on; all of them or, when the store is full, none."""
+        if not data:
+            return
+        first, last = address >> PAGE_SHIFT, (address + len(data) - 1) >> PAGE_SHIFT
+        new = sum(1 for page in range(first, last + 1) if page not in self._pages)
+        if len(self._pages) + new > self._max_pages:
+            raise ModelError(
+                "memory-full",
+                f"writing {len(data)} bytes at {address:#x} needs more than {self._max_pages} stored pages",
+                gpa=address,
+                size=len(data),
+            )
+        done = 0
+        for page in range(first, last + 1):
+            offset = (address + done) & (PAGE_SIZE - 1)
+            part = data[done : done + PAGE_SIZE - offset]
+            stored = self._pages.get(page)
+            if stored is None:
+                stored = self._pages[page] = bytearray(self._fresh)
+            stored[offset : offset + len(part)] = part
+            done += len(part)
+
+    def clear(self) -> None:
+        """Forget everything that was put."""
+        self._pages.clear()
