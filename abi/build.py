@@ -60,7 +60,8 @@ class Builder:
     def expr(self, value: Any, pointer: Pointer) -> Expr:
         """Parse an EXPR: an integer or a string."""
         try:
-            return expressions.parse(str(value))
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            return expressions.parse(text)
         except ExprError as error:
             raise BuildError(error.message, pointer, code=error.code, hint=error.hint) from error
 
@@ -330,6 +331,7 @@ class Builder:
             title=data["title"],
             vendor=data["vendor"],
             doc=data["doc"],
+            draft=data.get("draft", False),
             roles=data["roles"],
             path=self.path,
             revisions={

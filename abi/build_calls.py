@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _WORD_OPERANDS = {"readable": ("of",), "in-state": ("state",), "fact": ("name",)}
 """Operands that are names and not expressions, by check."""
 _OPERANDS = (
-    "of", "to", "limit", "start", "end", "length", "width", "size", "low", "high", "bit", "mask", "values",
+    "of", "to", "limit", "start", "length", "width", "size", "low", "high", "bit", "mask", "values",
     "state", "name", "is", "expr",
 )  # fmt: skip
 _ANSWER_KEYS = ("answer", "end", "fault", "reason", "cannot")
@@ -226,6 +226,8 @@ def _guest(builder: Builder, data: Data, pointer: Pointer) -> Guest:
         else None,
         states=tuple(data["states"]),
         scratch=builder.exprs(data.get("scratch"), (*pointer, "scratch")),
+        steps_before=dict(data.get("steps", {}).get("before", {})),
+        steps_after=dict(data.get("steps", {}).get("after", {})),
         pointer=pointer,
     )
 

@@ -173,6 +173,8 @@ class Guest:
     granule: Expr | None = None
     within: tuple[Expr, Expr] | None = None
     scratch: Mapping[str, Expr] = field(default_factory=dict)
+    steps_before: Mapping[str, str] = field(default_factory=dict)
+    steps_after: Mapping[str, str] = field(default_factory=dict)
     pointer: Pointer = ()
 
 

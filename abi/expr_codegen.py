@@ -42,10 +42,9 @@ _WORD_BITS = 2048
 _SHALLOW = 16
 """Greatest height with type checks in line; higher trees would nest too deeply for Python's parser."""
 
-_INFIX = {
-    op: op
-    for op in ["+", "-", "*", "//", "%", "&", "|", "<<", ">>", "==", "!=", "<", "<=", ">", ">=", "and", "or"]
-}
+_INFIX = frozenset(
+    ["+", "-", "*", "//", "%", "&", "|", "<<", ">>", "==", "!=", "<", "<=", ">", ">=", "and", "or"]
+)
 _CHECKED_INFIX = {"//": "divide", "%": "modulo", "<<": "shift_left", ">>": "shift_right"}
 _ON_LISTS = {"sum": "sum_of", "min": "min_of", "max": "max_of", "all": "all_of", "any": "any_of"}
 
@@ -124,9 +123,9 @@ class _Generator:
             case Binary():
                 return self._narrow(expr, self._binary(expr, scope), scope)
             case Compare(op, left, right):
-                return f"({self.integer(left, scope)} {_INFIX[op]} {self.integer(right, scope)})"
+                return f"({self.integer(left, scope)} {_infix(op)} {self.integer(right, scope)})"
             case Bool(op, left, right):
-                code = f"({self.integer(left, scope)} {_INFIX[op]} {self.integer(right, scope)})"
+                code = f"({self.integer(left, scope)} {_infix(op)} {self.integer(right, scope)})"
                 return code if _is_truth(left) and _is_truth(right) else f"(not not {code})"
             case In(item, ListLiteral(items)):
                 code = self.integer(item, scope)
@@ -154,7 +153,7 @@ class _Generator:
         return code if _widest(expr, scope) <= MAX_BITS else f"narrow({code}, {self._part(expr)})"
 
     def _binary(self, expr: Binary, scope: _Scope) -> str:
-        op = _INFIX[expr.op]
+        op = _infix(expr.op)
         left, right = self.integer(expr.left, scope), self.integer(expr.right, scope)
         match expr.right:
             case Int(value, _) if op in {"//", "%"}:
@@ -192,6 +191,13 @@ class _Generator:
     def _walk(self, source: Expr, scope: _Scope, cost: int) -> str:
         self.walks = True
         return f"walk({self.value(source, scope)}, {cost}, B, {self._part(source)})"
+
+
+def _infix(op: str) -> str:
+    # What is printed into the code is one of ours, even if the tree was made by hand.
+    if op not in _INFIX:
+        raise ExprError("expr-syntax", f"{show(op)} is not an operator of the language")
+    return op
 
 
 def _is_truth(expr: Expr) -> bool:

@@ -307,10 +307,10 @@ class _Parser:
             )
             raise self._fail_at(token, f"`{token.text[:40]}` is not a number", hint)
         if match["hex"]:
-            return Int(int(match["hex"], 16), 16, column=column)
+            return Int(int(match["hex"].replace("_", ""), 16), 16, column=column)
         if match["bin"]:
-            return Int(int(match["bin"], 2), 2, column=column)
-        return Int(int(match["dec"]), column=column)
+            return Int(int(match["bin"].replace("_", ""), 2), 2, column=column)
+        return Int(int(match["dec"].replace("_", "")), column=column)
 
     def _call(self, token: _Token, column: int) -> Expr:
         if token.text not in FUNCTIONS:

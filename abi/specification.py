@@ -102,7 +102,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abi:
-    """One ABI. `revision` and `profile` are set once it is resolved; then no item has another revision or policy."""
+    """One ABI. A `draft` is read, linted and coded, but no adapter serves it yet. `revision` and `profile` are set once it is resolved; then no item has another revision or policy."""
 
     id: str
     title: str
@@ -124,6 +124,7 @@ class Abi:
     policies: Mapping[str, Policy]
     profiles: Mapping[str, Profile]
     examples: tuple[Example, ...]
+    draft: bool = False
     revision: str = ""
     profile: str = ""
     chosen: Mapping[str, str] = field(default_factory=dict)

@@ -83,8 +83,8 @@ def _at_most(rule: Rule, scope: Scope, context: Context) -> bool:
 
 
 def _within(rule: Rule, scope: Scope, context: Context) -> bool:
-    start, end = _one(rule, scope, "start"), _one(rule, scope, "end")
-    return all(start <= value < end for value in _all(rule, scope))
+    low, high = _one(rule, scope, "low"), _one(rule, scope, "high")
+    return all(low <= value < high for value in _all(rule, scope))
 
 
 def _ordered(rule: Rule, scope: Scope, context: Context) -> bool:

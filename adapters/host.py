@@ -86,6 +86,9 @@ class Host:
         """
         return _HostCall(self, regs, cpl, inject or Injection(), exits=exits).run()
 
+    def reset(self) -> None:
+        """Forget what earlier calls left behind besides pages and memory; an adapter with such state overrides this."""
+
     def answer(
         self, regs: Mapping[str, int], *, cpl: int = 0, inject: Injection | None = None
     ) -> HostAnswer:

@@ -107,6 +107,7 @@ class GuestResult:
     """What a guest believes at the end.
 
     Attributes:
+        to: the state asked for.
         done: whether the whole range is converted.
         ranges: the converted pages, ``(first page, end page)``, sorted and joined.
         calls: how many calls were made.
@@ -115,6 +116,7 @@ class GuestResult:
 
     """
 
+    to: PageState
     done: bool
     ranges: tuple[tuple[int, int], ...]
     calls: int

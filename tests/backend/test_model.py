@@ -33,7 +33,12 @@ def test_the_words_are_those_of_the_line_protocol() -> None:
 
 def test_a_conversion_knows_its_end_and_address() -> None:
     wish = Conversion(0x1F018, 2, S, 0x200000)
-    assert (wish.start, wish.end, wish.start_gpa, wish.page_size_hint) == (0x1F018, 0x1F01A, 0x1F018000, 0x200000)
+    assert (wish.start, wish.end, wish.start_gpa, wish.page_size_hint) == (
+        0x1F018,
+        0x1F01A,
+        0x1F018000,
+        0x200000,
+    )
     assert Conversion(2**52, 0, P).end == 2**52
     assert Conversion(0, 2**52, S).end == GPA_PAGES
     with pytest.raises(dataclasses.FrozenInstanceError):

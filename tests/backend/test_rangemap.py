@@ -1,9 +1,10 @@
-"""RangeMap against pages in a plain list, exhaustively on six pages, and on the shapes that others got wrong."""
+"""RangeMap against pages in a plain list: all states of six pages, and the shapes others got wrong."""
 
 from __future__ import annotations
 
 import itertools
 from functools import cache
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +18,9 @@ from hvabi.backend import (
     RangeMap,
     Run,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 P, S, R = PageState.PRIVATE, PageState.SHARED, PageState.SHARED_READ_ONLY
 Pages = tuple[PageState, ...]
@@ -91,7 +95,7 @@ SHAPES = {
         [(25, 30, S)],
     ),
     "Q3-add-alone": ([(20, 30, S), (10, 25, S)], [(10, 30, S)]),
-    "Q4-remove-reaches-over-several-ranges": (
+    "Q2-remove-reaches-over-several-ranges": (
         [(10, 20, S), (30, 40, S), (50, 60, S), (15, 55, P)],
         [(10, 15, S), (55, 60, S)],
     ),
@@ -124,8 +128,8 @@ def test_shape(
     assert subject.count == len(expected)
 
 
-# The hypercalls that Ashish Kalra logged on 12 December 2020 (<20201212045603.GA27415@ashkalra_ubuntu_server>),
-# npages read as decimal: page number, pages, enc.
+# The hypercalls that Ashish Kalra logged on 12 December 2020
+# (<20201212045603.GA27415@ashkalra_ubuntu_server>): page number, npages read as decimal, enc.
 SEED_LOG = """
 1f018 1 1, 1f00e 1 0, 1f00e 1 0, 1f018 1 0, 1f008 1 0, 1f006 1 0, 1f008 1 1, 1f006 1 1, 1f007 1 0, 1f005 1 0,
 1f007 1 1, 1f005 1 1, 1e83b 1 0, 1e839 1 0, 1e83b 1 1, 1e839 1 1, 1e5eb 1 0, 1e5e9 1 0, 1e5eb 1 1, 1e5e9 1 1,
@@ -289,7 +293,7 @@ def test_other_bad_arguments() -> None:
     assert caught.value.code == "bad-chunk-size"
 
 
-BROKEN = {
+BROKEN: dict[str, Callable[[RangeMap[PageState]], object]] = {
     "sorted": lambda m: m._bounds[0].reverse(),
     "coalesced": lambda m: m._codes[0].__setitem__(1, m._codes[0][0]),
     "columns": lambda m: m._codes[0].append(0),

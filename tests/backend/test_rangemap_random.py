@@ -5,10 +5,14 @@ from __future__ import annotations
 import random
 import time
 import tracemalloc
+from typing import TYPE_CHECKING
 
 import pytest
 
 from hvabi.backend import CHUNK_SIZE, RANGE_BYTES, PageState, RangeMap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 P, S, R = STATES = (PageState.PRIVATE, PageState.SHARED, PageState.SHARED_READ_ONLY)
 CODES = [bytes([code]) for code in range(3)]
@@ -68,7 +72,7 @@ def test_a_million_steps(size: int, chunk_size: int, every: int, rare: int) -> N
     assert walk(size + chunk_size, 250_000, size, chunk_size, every, rare) > size // 5
 
 
-ORDERS = {
+ORDERS: dict[str, Callable[[int], Sequence[int]]] = {
     "upward": lambda n: range(n),
     "downward": lambda n: range(n - 1, -1, -1),
     "anywhere": lambda n: random.Random(3).sample(range(4 * n), n),

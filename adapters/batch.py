@@ -1,0 +1,200 @@
+"""What a guest puts into one request: a piece of the range, or elements of a list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hvabi.abi.scope import Fields, state_number
+from hvabi.adapters.errors import AdapterError
+from hvabi.backend import PAGE_SHIFT, PAGE_SIZE, PageState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hvabi.abi.calls import Progress
+    from hvabi.adapters.guest import Guest, _Answer
+
+
+class Batch:
+    """One request of a guest and how far the host has come with it.
+
+    Attributes:
+        first: first page, `pages` of them.
+        request: the value to send first.
+        each: name of the list field, or None for a range.
+        element_pages: pages of each element.
+        before: pages done as of the last answer.
+
+    """
+
+    def __init__(
+        self, guest: Guest, first: int, pages: int, request: Any, each: str | None, element_pages: tuple[int, ...]
+    ) -> None:
+        self.guest = guest
+        self.first = first
+        self.pages = pages
+        self.request = request
+        self.each = each
+        self.element_pages = element_pages
+        self.before = 0
+
+    def done_pages(self, answer: _Answer, progress: Progress, value: Any, left: int) -> int | None:
+        """Return the pages that the answer says are done, or None where that is backwards, outside or uneven."""
+        completed = answer.int(progress.completed)
+        if progress.unit != "element":
+            unit = PAGE_SIZE if progress.unit == "page" else 1
+            if progress.unit == "granule" and progress.granule is not None:
+                unit = answer.int(progress.granule)
+            size = completed * unit
+            return size // PAGE_SIZE if size % PAGE_SIZE == 0 and self.before <= size // PAGE_SIZE <= left else None
+        count = len(self.element_pages)
+        if not 0 <= completed <= count:
+            return None
+        done = sum(self.element_pages[:completed])
+        if progress.within is not None and completed < count:
+            part = answer.int(progress.within, index=completed)
+            if not 0 <= part <= self.element_pages[completed]:
+                return None
+            done += part
+        return done if self.before <= done <= self.pages else None
+
+    def next_request(self, answer: _Answer, progress: Progress, value: Any) -> Any:
+        """Return the value of the following request."""
+        updates: dict[str, Any] = {}
+        for path, expr in progress.next.items():
+            name, _, inner = path.partition(".")
+            number = answer.int(expr)
+            if inner:
+                word = updates.get(name, getattr(value, name))
+                updates[name] = word._replace(**{inner: number})
+            else:
+                updates[name] = number
+        if progress.resume == "same-buffer" and self.each is not None:
+            updates.update(self._same_buffer(answer, progress, value))
+        return value._replace(**updates)
+
+    def _same_buffer(self, answer: _Answer, progress: Progress, value: Any) -> dict[str, Any]:
+        """Take over from the host's buffer what tells progress, and nothing else: it could have changed more."""
+        updates: dict[str, Any] = {
+            name: answer.fields[name]
+            for name in answer.fields._names  # noqa: SLF001  # a view of the same conversation
+            if name in value._fields and name != self.each and _tells(progress, name)
+        }
+        marks = set(progress.mark) | set(progress.mark_part)
+        if marks and self.each in answer.fields:
+            theirs = answer.fields[self.each]
+            items = [
+                item._replace(**{name: getattr(other, name) for name in marks})
+                for item, other in zip(getattr(value, self.each or ""), theirs, strict=False)
+            ]
+            if len(items) == len(getattr(value, self.each or "")):
+                updates[self.each or ""] = tuple(items)
+        return updates
+
+
+def _tells(progress: Progress, name: str) -> bool:
+    """Whether the expression of progress reads this response field."""
+    from hvabi.abi.expr import paths
+
+    return f"response.{name}" in paths(progress.completed) or name in paths(progress.completed)
+
+
+def plan(guest: Guest, first: int, pages: int, to: PageState) -> Iterator[Batch]:
+    """Split a conversion into requests, as large as the ABI and the transport allow."""
+    definition = guest.definition.guest
+    convert = guest.definition.convert
+    if definition is None or convert is None:
+        raise AdapterError(f"{guest.abi.id} has no guest role", code="no-guest-role")
+    end = first + pages
+    attempt = 0
+    while first < end:
+        if convert.each is None:
+            batch = _range(guest, first, end - first, to, attempt)
+        else:
+            batch = _list(guest, convert.each, first, end - first, to, attempt)
+        yield batch
+        first += batch.pages
+        attempt += 1
+
+
+def _range(guest: Guest, first: int, left: int, to: PageState, attempt: int) -> Batch:
+    definition = guest.definition.guest
+    assert definition is not None  # looked at by plan
+    scope = guest.scope()
+    most = scope.int(definition.max_pages) if definition.max_pages is not None else left
+    pages = min(left, max(most, 1))
+    request = _request(guest, first, pages, to, attempt, None, ())
+    return Batch(guest, first, pages, request, None, ())
+
+
+def _list(guest: Guest, each: str, first: int, left: int, to: PageState, attempt: int) -> Batch:
+    definition = guest.definition.guest
+    assert definition is not None  # looked at by plan
+    most = _most_elements(guest, first, to, attempt)
+    sizes = definition.element_pages or (1,)
+    items: list[Any] = []
+    element_pages: list[int] = []
+    at = first
+    while left and len(items) < most:
+        size = next((size for size in sizes if size <= left and at % size == 0), sizes[-1])
+        local = {"start": at << PAGE_SHIFT, "pages": size, "to": state_number(to.value), "index": len(items)}
+        scope = guest.scope(**local)
+        items.append(
+            scope.int(definition.element["value"])
+            if set(definition.element) == {"value"}
+            else {name: scope.int(expr) for name, expr in definition.element.items()}
+        )
+        element_pages.append(size)
+        at += size
+        left -= size
+    request = _request(guest, first, at - first, to, attempt, each, tuple(items))
+    return Batch(guest, first, at - first, request, each, tuple(element_pages))
+
+
+def _most_elements(guest: Guest, first: int, to: PageState, attempt: int) -> int:
+    """Return how many elements fit one request, which may depend on where its blocks lie."""
+    definition = guest.definition.guest
+    assert definition is not None  # looked at by plan
+    if definition.max_elements is None:
+        return 1
+    empty = _request(guest, first, 1, to, attempt, guest.definition.convert.each, ())  # type: ignore[union-attr]  # looked at by plan
+    known = dict(zip(empty._fields, empty, strict=True))
+    return max(guest.scope(Fields(known, known.__getitem__)).int(definition.max_elements), 1)
+
+
+def _request(
+    guest: Guest, first: int, pages: int, to: PageState, attempt: int, each: str | None, items: tuple[Any, ...]
+) -> Any:
+    definition = guest.definition.guest
+    assert definition is not None  # looked at by plan
+    scope = guest.scope(
+        start=first << PAGE_SHIFT,
+        pages=pages,
+        count=len(items),
+        to=state_number(to.value),
+        attempt=attempt,
+    )
+    given: dict[str, Any] = {}
+    for path, expr in definition.request.items():
+        name, _, inner = path.partition(".")
+        number = scope.int(expr)
+        if inner:
+            given.setdefault(name, {})[inner] = number
+        else:
+            given[name] = number
+    if each is not None:
+        given[each] = items
+        if not items:
+            given.update(_no_elements(guest, each, given))
+    return guest.request.complete(given)
+
+
+def _no_elements(guest: Guest, each: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return values for fields whose default counts the elements, while there are none yet."""
+    from hvabi.abi.expr import names
+
+    return {
+        name: 0
+        for name, field in guest.request.message.fields.items()
+        if name not in given and field.default is not None and each in names(field.default)
+    }
