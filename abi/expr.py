@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, overload
 
 from hvabi.abi.errors import ExprError
@@ -138,9 +137,10 @@ def compile(expr: Expr, want: Want = "any") -> Callable[[Env], Any]:
     return cast("Compiled", scope["evaluate"])
 
 
-@lru_cache(maxsize=4096)
-def _compiled(expr: Expr, want: Want) -> Compiled:
-    return compile(expr, want)
+# Hashing a tree takes longer than evaluating it, so the key is the object. The entry holds on to the tree, so
+# that its id is not given to another one.
+_compiled: dict[tuple[int, Want], tuple[Expr, Compiled]] = {}
+_MOST_COMPILED = 4096
 
 
 @overload
@@ -150,5 +150,10 @@ def evaluate(expr: Expr, env: Env, want: Literal["bool"]) -> bool: ...
 @overload
 def evaluate(expr: Expr, env: Env, want: Want = "any") -> object: ...
 def evaluate(expr: Expr, env: Env, want: Want = "any") -> object:
-    """Return the value of an expression. Equal expressions are compiled once; see `compile`."""
-    return _compiled(expr, want)(env)
+    """Return the value of an expression, which is compiled at its first use; see `compile`."""
+    found = _compiled.get((id(expr), want))
+    if found is None:
+        if len(_compiled) >= _MOST_COMPILED:
+            _compiled.clear()
+        found = _compiled[id(expr), want] = expr, compile(expr, want)
+    return found[1](env)

@@ -85,7 +85,9 @@ class TolerantBuilder(Builder):
             if name in known:
                 self.report.error(pointer, "layout-recursive", f"layout `{name}` contains itself")
             else:
-                self.report.error(pointer, "unknown-layout", f"there is no layout `{name}`", near(name, known))
+                self.report.error(
+                    pointer, "unknown-layout", f"there is no layout `{name}`", near(name, known)
+                )
             return Layout(name=name, size=8, endian="little", doc="", fields={}, partial=True)
         return super().layout(name, pointer)
 
@@ -186,7 +188,9 @@ def _drop_unknown_numbers(data: dict[str, Any], parts: list[Mapping[str, Any]], 
         table = call.get("convert", {}).get("to", {}).get("map", {})
         for key in list(table):
             if key not in known and not _NUMBER.match(key):
-                report.error(where, "unknown-number", f"`{key}` stands for no number", near(key, known), key=key)
+                report.error(
+                    where, "unknown-number", f"`{key}` stands for no number", near(key, known), key=key
+                )
                 del table[key]
         for number, row in enumerate(call.get("vmm", {}).get("errno", ())):
             errno = row["is"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hvabi.abi.calls import TAXONOMY
 from hvabi.abi.expr import names as names_of
@@ -58,6 +58,14 @@ _RUN_TIME: Mapping[str, tuple[str, ...]] = {
 }
 
 
+class _Choice(NamedTuple):
+    """One alternative: its guard, whether it has a `when` too, and where it stands."""
+
+    guard: Guard
+    conditional: bool
+    pointer: Pointer
+
+
 class CallScopes:
     """The scopes of one call, and the checks of its expressions. Rules are in `hvabi.abi.lint_rules`."""
 
@@ -78,9 +86,7 @@ class CallScopes:
         self.known: dict[str, Entry] = {**self.static, **self.sent}
         if self.request:
             self.known["request"] = Entry(type=message_type(self.request, "request"))
-        self.define = defined_entries(
-            {name: item.expr for name, item in call.define.items()}, self.known
-        )
+        self.define = defined_entries({name: item.expr for name, item in call.define.items()}, self.known)
         self.revisions = context.revisions_of(call.guard)
 
     def _each(self, meaning: Convert | Query | None) -> Field | None:
@@ -131,7 +137,14 @@ class CallScopes:
             elsewhere.update((name, f"on transport {transport.name}") for name in transport.limits)
         return NameScope(
             context=self.context,
-            entries={**static, **answered, **self.known, **static_limits(static, self.static), **self.define, **names},
+            entries={
+                **static,
+                **answered,
+                **self.known,
+                **static_limits(static, self.static),
+                **self.define,
+                **names,
+            },
             revisions=self.context.revisions_of(self.call.guard, *guards),
             elsewhere=elsewhere,
         )
@@ -164,14 +177,19 @@ class CallScopes:
         """Check one answer: its condition, its fields, and what may change."""
         scope.check_int((*answer.pointer, "when"))
         if answer.fields and self.response is None:
-            self.report.error((*answer.pointer, "answer"), "no-response", f"call `{self.call.name}` has no response")
+            self.report.error(
+                (*answer.pointer, "answer"), "no-response", f"call `{self.call.name}` has no response"
+            )
         self.check_fields(answer.fields, self.response, (*answer.pointer, "answer"))
         for name in answer.fields:
             scope.check((*answer.pointer, "answer", name))
             item = self.response.fields.get(name) if self.response else None
             if item is not None and item.const is not None:
                 self.report.error(
-                    (*answer.pointer, "answer"), "answer-const", f"field `{name}` has a constant value", key=name
+                    (*answer.pointer, "answer"),
+                    "answer-const",
+                    f"field `{name}` has a constant value",
+                    key=name,
                 )
         for number, name in enumerate(answer.may_change):
             if self.response is None or name not in self.response.fields:
@@ -243,12 +261,9 @@ class CallScopes:
         for status, answers in call.outcomes.items():
             for answer in answers:
                 self.check_answer(answer, self.scope("outcomes", element=True, guards=[answer.guard]))
-            self._check_alternatives(
-                [(answer.guard, answer.when is not None, answer.pointer) for answer in answers],
-                (*call.pointer, "outcomes"),
-                f"outcome `{status}`",
-                key=status,
-            )
+            choices = [_Choice(answer.guard, answer.when is not None, answer.pointer) for answer in answers]
+            self._check_idle(choices, f"outcome `{status}`")
+            self._check_gap(choices, (*call.pointer, "outcomes"), f"outcome `{status}`", key=status)
         if call.convert is not None and call.response is not None:
             missing = [status for status in TAXONOMY if status not in call.outcomes]
             if missing:
@@ -259,23 +274,21 @@ class CallScopes:
                     "write an answer, or `{cannot: reason}`",
                 )
 
-    def _check_alternatives(
-        self,
-        choices: Sequence[tuple[Guard, bool, Pointer]],
-        where: Pointer,
-        what: str,
-        *,
-        key: str | None = None,
+    def _check_idle(self, choices: Sequence[_Choice], what: str) -> None:
+        """Report alternatives that an earlier one always comes before."""
+        for number, choice in enumerate(choices):
+            if any(not e.conditional and covers(e.guard, choice.guard) for e in choices[:number]):
+                self.report.error(
+                    choice.pointer,
+                    "outcome-unreachable",
+                    f"{what}: an earlier alternative holds wherever this one does",
+                )
+
+    def _check_gap(
+        self, choices: Sequence[_Choice], where: Pointer, what: str, *, key: str | None = None
     ) -> None:
-        """Check that in every revision, transport and policy one alternative holds, and that none is idle."""
-        for number, (guard, _, pointer) in enumerate(choices):
-            for earlier, conditional, _ in choices[:number]:
-                if not conditional and covers(earlier, guard):
-                    self.report.error(
-                        pointer, "outcome-unreachable", f"{what}: an earlier alternative holds wherever this one does"
-                    )
-                    break
-        guards = [guard for guard, conditional, _ in choices if not conditional]
+        """Check that in every revision, transport and policy one alternative holds."""
+        guards = [choice.guard for choice in choices if not choice.conditional]
         for revision in self.revisions:
             for transport in self.transports:
                 if transport.guard.revisions is not None and revision not in transport.guard.revisions:
@@ -328,7 +341,9 @@ class CallScopes:
         if progress.resume == "reissue" and not progress.next:
             self.report.error((*where, "resume"), "progress-next", "a call that is reissued needs `next`")
         elif progress.resume == "reexecute" and progress.next:
-            self.report.error((*where, "next"), "progress-next", "a call that is executed again is the same call")
+            self.report.error(
+                (*where, "next"), "progress-next", "a call that is executed again is the same call"
+            )
 
     def check_element(self, table: Mapping[str, object], where: Pointer, scope: NameScope) -> None:
         """Check fields of an element and their expressions."""
@@ -341,7 +356,9 @@ class CallScopes:
             known = items.fields if items else {"value": None}
             if name not in known:
                 what = f"layout `{items.name}`" if items else "an element that is a plain integer"
-                self.report.error(where, "unknown-field", f"{what} has no `{name}`", near(name, known), key=name)
+                self.report.error(
+                    where, "unknown-field", f"{what} has no `{name}`", near(name, known), key=name
+                )
 
     def _check_vmm(self) -> None:
         vmm = self.call.vmm
@@ -361,11 +378,19 @@ class CallScopes:
             rows.append((row, "when" in raw))
         where = (*vmm.pointer, "errno")
         for errno in dict.fromkeys(row.errno for row, _ in rows):
-            same = [(row.guard, when, row.pointer) for row, when in rows if row.errno == errno]
-            rest = [(row.guard, when, row.pointer) for row, when in rows if row.errno is None and errno is not None]
-            self._check_alternatives(same + rest, where, f"errno {'any' if errno is None else errno}")
+            what = f"errno {'any' if errno is None else errno}"
+            choices = [
+                _Choice(row.guard, conditional, row.pointer)
+                for row, conditional in rows
+                if row.errno in {errno, None}
+            ]
+            own = [row.pointer for row, _ in rows if row.errno == errno]
+            last = next((n for n, choice in enumerate(choices) if choice.pointer == own[-1]), 0)
+            self._check_idle(choices[: last + 1], what)
+            self._check_gap(choices, where, what)
         if all(row.errno is not None for row, _ in rows):
-            self.report.error(where, "outcome-gap", "errno has no entry for any other number", "end with `{is: any, …}`")
+            hint = "end with `{is: any, …}`"
+            self.report.error(where, "outcome-gap", "errno has no entry for any other number", hint)
 
     def _check_guest(self) -> None:
         guest, call = self.call.guest, self.call
@@ -373,7 +398,9 @@ class CallScopes:
             return
         where = guest.pointer
         if call.convert is None:
-            self.report.error(where, "guest-without-convert", f"call `{call.name}` has `guest` and no `convert`")
+            self.report.error(
+                where, "guest-without-convert", f"call `{call.name}` has `guest` and no `convert`"
+            )
         scope = self.scope("guest", response=True)
         self.check_fields(guest.request, self.request, (*where, "request"))
         for name in guest.request:
@@ -388,7 +415,11 @@ class CallScopes:
             scope.check_int((*where, "scratch", name))
             if name not in blocks:
                 self.report.error(
-                    (*where, "scratch"), "unknown-block", f"there is no block `{name}`", near(name, blocks), key=name
+                    (*where, "scratch"),
+                    "unknown-block",
+                    f"there is no block `{name}`",
+                    near(name, blocks),
+                    key=name,
                 )
         for item in self.request.fields.values() if self.request else ():
             given = item.const is not None or item.default is not None or item.reserved is not None

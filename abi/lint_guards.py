@@ -143,9 +143,7 @@ def check_config(context: Context, values: Mapping[str, object], where: Pointer)
                 key=name,
             )
         elif not isinstance(value, int) or not key.accepts(value):
-            allowed = (
-                ", ".join(map(str, key.choices)) if key.choices else f"{key.minimum} to {key.maximum}"
-            )
+            allowed = ", ".join(map(str, key.choices)) if key.choices else f"{key.minimum} to {key.maximum}"
             context.report.error(
                 (*where, name), "config-range", f"config {name} cannot be {value}", f"it is {allowed}"
             )
@@ -208,9 +206,17 @@ def check_uses(context: Context, shared: Mapping[str, Mapping[str, object]]) -> 
     """Warn about shared files of which nothing is used. To be called when all expressions have been seen."""
     abi: Abi = context.abi
     layouts = set(_layouts(abi))
-    enums = {item.enum.name for message in abi.messages.values() for item in message.fields.values() if item.enum}
-    enums |= {item.enum.name for layout in abi.layouts.values() for item in layout.fields.values() if item.enum}
-    errnos = {str(row["is"]) for call in context.data["calls"].values() for row in call.get("vmm", {}).get("errno", ())}
+    enums = {
+        item.enum.name for message in abi.messages.values() for item in message.fields.values() if item.enum
+    }
+    enums |= {
+        item.enum.name for layout in abi.layouts.values() for item in layout.fields.values() if item.enum
+    }
+    errnos = {
+        str(row["is"])
+        for call in context.data["calls"].values()
+        for row in call.get("vmm", {}).get("errno", ())
+    }
     for number, name in enumerate(context.data.get("uses", ())):
         part = shared.get(name)
         if part is None:
@@ -223,7 +229,9 @@ def check_uses(context: Context, shared: Mapping[str, Mapping[str, object]]) -> 
             or set(_table(part, "layouts")) & layouts
             or set(_table(part, "sources")) & {rule.source for c in abi.calls.values() for rule in c.rules}
         ):
-            context.report.warning(("uses", number), "shared-unused", f"nothing of `{name}` is used", "remove it")
+            context.report.warning(
+                ("uses", number), "shared-unused", f"nothing of `{name}` is used", "remove it"
+            )
 
 
 def _table(part: object, key: str) -> Mapping[str, object]:

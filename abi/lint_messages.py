@@ -35,7 +35,9 @@ IDS: Mapping[str, str] = {
 WORD_BYTES = 16
 """Most bytes of a word: what the specification language allows."""
 
-RESERVED_NAMES = frozenset({*KEYWORDS, *FUNCTIONS, *STATE_NUMBERS, "it", "index", "request", "response", "to"})
+RESERVED_NAMES = frozenset(
+    {*KEYWORDS, *FUNCTIONS, *STATE_NUMBERS, "it", "index", "request", "response", "to"}
+)
 """Names that expressions read otherwise."""
 
 
@@ -217,7 +219,9 @@ def check_messages(context: Context) -> None:
     hidden = {*abi.constants, *abi.config, *(name for t in abi.transports.values() for name in t.limits)}
     for message in abi.messages.values():
         scope = NameScope(
-            context=context, entries={**static, **codec_entries(context, message)}, revisions=context.revisions
+            context=context,
+            entries={**static, **codec_entries(context, message)},
+            revisions=context.revisions,
         )
         for item in message.fields.values():
             fields = (*message.pointer, "fields")

@@ -161,9 +161,7 @@ class NameScope:
     revisions: tuple[str, ...]
     elsewhere: Mapping[str, str] = field(default_factory=lambda: WHERE)
 
-    def with_names(
-        self, more: Mapping[str, Entry], *, revisions: tuple[str, ...] | None = None
-    ) -> NameScope:
+    def with_names(self, more: Mapping[str, Entry], *, revisions: tuple[str, ...] | None = None) -> NameScope:
         """Return a scope with stronger names added, for fewer revisions where given."""
         return NameScope(
             context=self.context,
@@ -277,7 +275,9 @@ class Checker:
         if kind.kind != "struct":
             text = to_text(base)[:60]
             hint = None
-            if isinstance(base, Name) and any(ident(enum) == base.name for enum in self.scope.context.abi.enums):
+            if isinstance(base, Name) and any(
+                ident(enum) == base.name for enum in self.scope.context.abi.enums
+            ):
                 hint = f"`{base.name}` is a field here and not the enum; write `{name}`"
             self._error(expr, "expr-unknown-field", f"`{text}` is a {_plain(kind)} and has no fields", hint)
             return UNKNOWN

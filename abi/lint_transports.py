@@ -103,7 +103,9 @@ def known_register(transport: Transport, name: str) -> bool:
     return re.fullmatch(_REGISTERS[transport.isa], name) is not None
 
 
-def check_output(context: Context, name: str, transports: list[Transport], message: str, where: Pointer) -> None:
+def check_output(
+    context: Context, name: str, transports: list[Transport], message: str, where: Pointer
+) -> None:
     """Check a member of ``may-change``: a register, a block, or BLOCK.FIELD on one of the transports."""
     block_name, _, inner = name.partition(".")
     layouts = []
@@ -140,7 +142,9 @@ def _check_messages_placed(context: Context) -> None:
                     near(name, abi.messages),
                 )
             elif not any(name in transport.placements for transport in abi.transports.values()):
-                report.error((*call.pointer, key), "message-unplaced", f"no transport places message `{name}`")
+                report.error(
+                    (*call.pointer, key), "message-unplaced", f"no transport places message `{name}`"
+                )
         if call.response is None or call.response not in abi.messages:
             continue
         for transport in abi.transports.values():
@@ -153,7 +157,8 @@ def _check_messages_placed(context: Context) -> None:
                 )
     for message in abi.messages.values():
         if message.body is not None and not any(
-            message.body in blocks_of(context, transport, message.name) for transport in abi.transports.values()
+            message.body in blocks_of(context, transport, message.name)
+            for transport in abi.transports.values()
         ):
             report.error(
                 (*message.pointer, "body"), "unknown-block", f"no transport has a block `{message.body}`"
@@ -447,6 +452,10 @@ class _Placing:
 
 def _meet(one: Guard, other: Guard) -> bool:
     """Whether two guards can hold at the same time."""
-    if one.revisions is not None and other.revisions is not None and not set(one.revisions) & set(other.revisions):
+    if (
+        one.revisions is not None
+        and other.revisions is not None
+        and not set(one.revisions) & set(other.revisions)
+    ):
         return False
     return all(other.policy.get(name, value) == value for name, value in one.policy.items())

@@ -39,7 +39,7 @@ _SYNTAX_HINTS = (
     ("end of stream", "check that every quote is closed"),
     ("escape", "inside double quotes write \\\\ for a backslash, or use single quotes"),
     ("'-' indicator", "check the indentation of this line and of the one before"),
-    ("not allowed in this context", "put the text in quotes, and check the indentation"),
+    ("entries are not allowed", "put the text in quotes, and check the indentation"),
     ("tab character", "indent with spaces, not with tabs"),
     ("cannot start any token", "put the text in quotes"),
 )
@@ -63,6 +63,7 @@ class Text:
         self.path = path
         self.problems = Collector()
         self.lines: tuple[str, ...] = ()
+        self._opened: list[Event] = []
 
     def report(
         self, line: int, column: int, id: str, message: str, hint: str | None = None, *, end_column: int = 0
@@ -152,6 +153,7 @@ class Text:
         if first is not None and self.lines[first].startswith("%"):
             self._refuse_directive(first)
         documents = 0
+        opened = self._opened
         parser = None
         try:
             parser = LOADER(text)
@@ -167,6 +169,10 @@ class Text:
                     if documents > 1:
                         self._refuse_document(event.start_mark.line)
                 elif kind is not yaml.StreamStartEvent:
+                    if kind is yaml.SequenceStartEvent or kind is yaml.MappingStartEvent:
+                        opened.append(event)
+                    elif kind is yaml.SequenceEndEvent or kind is yaml.MappingEndEvent:
+                        opened.pop()
                     yield event
         except yaml.MarkedYAMLError as error:
             self._report_syntax(error)
@@ -179,6 +185,10 @@ class Text:
         finally:
             if parser is not None:
                 parser.dispose()
+
+    def _is_end(self, line: int, column: int) -> bool:
+        rest = self.lines[line][column:].strip() if line < len(self.lines) else ""
+        return not rest and self._next_line(line + 1) is None
 
     def _next_line(self, start: int) -> int | None:
         """Return the next line with content, as a 0-based number."""
@@ -206,17 +216,22 @@ class Text:
         raise Stop
 
     def _report_syntax(self, error: yaml.MarkedYAMLError) -> None:
-        mark, opened = error.problem_mark or error.context_mark, error.context_mark
+        mark, start = error.problem_mark or error.context_mark, error.context_mark
         problem = (error.problem or "syntax error").strip()
         line, column = (mark.line, mark.column) if mark else (0, 0)
         message = f"{problem}, {error.context}" if error.context else problem
-        if opened is not None and (opened.line, opened.column) != (line, column):
-            if self._next_line(line) is None:
-                # The end of the file says nothing; what was left open does.
-                line, column = opened.line, opened.column
-                message += " that starts here"
-            elif opened.line != line:
-                message += f" that starts at line {opened.line + 1}"
+        if start is not None and (start.line, start.column) == (line, column):
+            start = None
+        at_end = self._is_end(line, column)
+        if at_end and start is None and self._opened and self._opened[-1].flow_style:
+            start = self._opened[-1].start_mark
+            message = problem = "found the end of the file, expected ',' or the end of the list or mapping"
+        if start is not None and at_end:
+            # The end of the file says nothing; the place of what was left open does.
+            line, column = start.line, start.column
+            message += " that starts here"
+        elif start is not None and start.line != line:
+            message += f" that starts at line {start.line + 1}"
         hint = next((hint for words, hint in _SYNTAX_HINTS if words in problem), None)
         if line < len(self.lines) and self.lines[line][column : column + 1] == "\t":
             hint = "indent with spaces, not with tabs"

@@ -52,6 +52,8 @@ def keeps(rule: Rule, scope: Scope, context: Context) -> bool:
 
 
 def _one(rule: Rule, scope: Scope, name: str) -> int:
+    if name not in rule.operands:
+        raise AdapterError(f"{rule.id}: check `{rule.check}` needs `{name}`", code="no-operand", rule=rule.id)
     return scope.int(rule.operands[name][0])
 
 

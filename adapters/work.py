@@ -239,7 +239,11 @@ class Work:
             self._set_facts(start, pages)
             return
         if start + pages > GPA_PAGES:
-            raise Stopped(Status.OUT_OF_RANGE, to=part.to)
+            # No page has such a number. Where user space has already agreed, its word stands.
+            if not self.call.exits or vmm is None:
+                raise Stopped(Status.OUT_OF_RANGE, to=part.to)
+            start = min(start, GPA_PAGES)
+            pages = GPA_PAGES - start
         outcome = self.backend.convert(Conversion(start, pages, part.to, None), absent=self.absent)
         if outcome.status is not Status.DONE:
             raise Stopped(outcome.status, to=part.to)

@@ -76,8 +76,8 @@ class Facts:
         """Make a fact true or false for [start, end); at the bound, refuse what would add a range."""
         each = self.map_of(name)
         if self.max_ranges is not None and each.count + 2 > self.max_ranges:
-            after = each.would_count(start, end, value)
-            if after > self.max_ranges and after > each.count:
+            # The bound holds now, so what adds no range passes.
+            if each.would_count(start, end, value) > self.max_ranges:
                 return FactOutcome(Status.LIMIT)
         return FactOutcome(Status.DONE, each.set(start, end, bool(value)))
 

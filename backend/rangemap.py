@@ -184,11 +184,8 @@ class RangeMap(Generic[S]):
         while True:
             end = min(a.end, b.end)
             if a.state != b.state:
-                last = out[-1] if out else None
-                if last and last.end == position and last.before == a.state and last.after == b.state:
-                    out[-1] = Change(last.start, end, a.state, b.state)
-                else:
-                    out.append(Change(position, end, a.state, b.state))
+                # At every run's end one of the two states changes, so neighbours never need merging.
+                out.append(Change(position, end, a.state, b.state))
             if end == PAGE_LIMIT:
                 return tuple(out)
             position = end

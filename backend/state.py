@@ -99,10 +99,10 @@ class Backend:
         near = self._max_ranges is not None and count + 2 > self._max_ranges
         if not near and (self._max_total is None or count + self._facts.count + 2 <= self._max_total):
             return True
-        after = self._map.would_count(start, end, to)
-        return after <= count or self._fits(after, self._facts.count)
+        return self._fits(self._map.would_count(start, end, to), self._facts.count)
 
     def _fits(self, count: int, fact_count: int) -> bool:
+        # The bounds hold at every moment, so what adds no range fits without being asked for.
         if self._max_ranges is not None and count > self._max_ranges:
             return False
         return self._max_total is None or count + fact_count <= self._max_total
@@ -213,19 +213,13 @@ class Backend:
                 self._layout = layout
                 return Outcome(Status.DONE, 0, start)
             after = self._map.would_count(start, end, PageState.PRIVATE)
-            fact_counts = {
-                name: self._facts.map_of(name).would_count(start, end, False) for name in self._facts
-            }
-            splits = after > self._map.count or any(
-                count > self._facts.map_of(name).count for name, count in fact_counts.items()
-            )
-            too_many = not self._fits(after, sum(fact_counts.values())) or any(
-                self._max_ranges is not None and count > self._max_ranges for count in fact_counts.values()
-            )
-            if splits and too_many:
+            maps = [self._facts.map_of(name) for name in self._facts]
+            fact_counts = [each.would_count(start, end, False) for each in maps]
+            too_many = any(self._max_ranges is not None and n > self._max_ranges for n in fact_counts)
+            if too_many or not self._fits(after, sum(fact_counts)):
                 return Outcome(Status.LIMIT, 0, start)
-            for name in self._facts:
-                self._facts.map_of(name).set(start, end, False)
+            for each in maps:
+                each.set(start, end, False)
             self._layout = layout
             return Outcome(Status.DONE, end - start, end, self._apply(start, end, PageState.PRIVATE))
 

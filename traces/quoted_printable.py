@@ -56,18 +56,12 @@ class QuotedPrintable:
             if held is None and self._plain(line):
                 yield line
                 continue
-            if held is not None and self._state == "open":
-                # The line before ended in `=`, and nothing has shown yet what that means: this line may.
-                self._look(line)
-                if self._state != "yes":
-                    yield held
-                    held = None
-            if held is None:
-                self._look(line)
+            self._look(line)
+            if held is not None and self._state != "yes":
+                # Nothing has shown that the `=` at the end of the line before was a break.
+                yield held
+                held = None
             if self._state == "no" or (self._state == "open" and not _ends_softly(line)):
-                if held is not None:
-                    yield from self._finished(held)
-                    held = None
                 yield line
                 continue
             whole = line if held is None else self._join(held, line)
@@ -84,8 +78,9 @@ class QuotedPrintable:
         data = line.data
         if not data:
             if self._announced is not None:
-                self._state = "yes" if self._announced else "no"
-                self._by_header, self._announced = True, None
+                # Another encoding proves nothing: people quote such mails without decoding them.
+                self._state = "yes" if self._announced else "open"
+                self._by_header, self._announced = self._announced, None
             return True
         first = data[0]
         if first in b"Cc" and (match := _ENCODING.match(data)):

@@ -602,3 +602,9 @@ def test_compiled_expression_is_fast() -> None:
 def test_children_come_in_order_of_evaluation() -> None:
     assert children(parse("sum(x for x in a)")) == (A, Name("x"))
     assert [to_text(node) for node in walk(parse("a + b * c"))] == ["a + b * c", "a", "b * c", "b", "c"]
+
+
+def test_evaluate_never_mixes_up_expressions() -> None:
+    # Short-lived trees get each other's ids unless the cache holds on to them; 5000 also overflows it.
+    for number in range(5000):
+        assert evaluate(parse(f"a + {number}"), {"a": 1}) == 1 + number

@@ -66,6 +66,7 @@ def test_trailing_bits_of_the_caller_are_preserved() -> None:
 def test_bits_behind_the_last_page_are_ignored() -> None:
     assert list(from_bitmap(b"\x05", 0, 3)) == [(1, 2, S)]
     assert list(from_bitmap(b"\xfd", 0, 3)) == [(1, 2, S)]
+    assert list(from_bitmap(b"\x57", 0, 3)) == []
     assert list(from_bitmap(b"\x05\x00\x00", 0, 3)) == [(1, 2, S)]
     assert list(from_bitmap(b"\x00", 0, 3)) == [(0, 3, S)]
 

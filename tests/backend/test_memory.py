@@ -201,6 +201,7 @@ def test_a_double_fetch_sees_the_flip() -> None:
     assert careless.read(0x10, 4) == b"eVil"
     memory.poke(0x10, b"1234")
     assert careless.read(0x10, 4) == b"1V34"  # its own write stays visible to it
+    assert memory.peek(0x10, 4) == b"1234"  # a byte flips once
 
 
 def test_a_byte_that_the_host_wrote_does_not_flip() -> None:

@@ -293,6 +293,12 @@ def test_other_bad_arguments() -> None:
     assert caught.value.code == "bad-chunk-size"
 
 
+def add_an_empty_chunk(subject: RangeMap[PageState]) -> None:
+    subject._firsts.append(99)
+    subject._bounds.append(subject._bounds[0][:0])
+    subject._codes.append(subject._codes[0][:0])
+
+
 BROKEN: dict[str, Callable[[RangeMap[PageState]], object]] = {
     "sorted": lambda m: m._bounds[0].reverse(),
     "coalesced": lambda m: m._codes[0].__setitem__(1, m._codes[0][0]),
@@ -300,7 +306,7 @@ BROKEN: dict[str, Callable[[RangeMap[PageState]], object]] = {
     "count": lambda m: setattr(m, "_count", 9),
     "chunk-size": lambda m: setattr(m, "_chunk_size", 2),
     "first-chunk": lambda m: m._firsts.__setitem__(0, 0),
-    "chunk-first": lambda m: (m._firsts.append(99), m._bounds.append(m._bounds[0][:0]), m._codes.append([])),
+    "chunk-first": add_an_empty_chunk,
     "states": lambda m: m._code_of.clear(),
     "chunks": lambda m: m._firsts.append(99),
 }
