@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import construct
 
 from hvabi.abi.errors import CodecError
+from hvabi.abi.expr import evaluate
 from hvabi.abi.values import check_names, number_of, opener, value_class
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from hvabi.abi.model import Endian, Field, Layout
 
@@ -56,11 +57,11 @@ class LayoutNode(construct.Construct):  # type: ignore[type-arg]  # as above
     def from_bytes(self, raw: bytes) -> Any:
         """Decode exactly the layout's bytes."""
         word = int.from_bytes(raw, self.layout.endian)
-        return self.value_class._make([part.get(word) for part in self.parts])  # type: ignore[attr-defined]  # namedtuple
+        return self.value_class._make([part.get(word) for part in self.parts])
 
     def from_int(self, word: int) -> Any:
         """Decode a word that was already read as an integer."""
-        return self.value_class._make([part.get(word) for part in self.parts])  # type: ignore[attr-defined]  # namedtuple
+        return self.value_class._make([part.get(word) for part in self.parts])
 
     def _build(self, obj: Any, stream: Any, context: Any, path: str) -> Any:
         raw = self.to_int(obj, path="").to_bytes(self.layout.size, self.layout.endian)
@@ -118,9 +119,7 @@ class _Part:
             self.open = opener(field.enum)
         self.default = 0
         if (literal := field.const or field.default) is not None:
-            from hvabi.abi.expr import evaluate
-
-            self.default = int(evaluate(literal, {}))
+            self.default = evaluate(literal, {}, "int")
 
     def get(self, word: int) -> Any:
         number = (word >> self.shift) & self.mask
@@ -185,15 +184,3 @@ def parse_list(raw: bytes, node: LayoutNode | IntegerNode, count: int, stride: i
     # The last element needs no padding behind it.
     head = [padded.parse_stream(stream) for _ in range(count - 1)]
     return (*head, node.parse_stream(stream)) if count else ()
-
-
-def build_list(items: Sequence[Any], node: LayoutNode | IntegerNode, stride: int) -> bytes:
-    """Encode elements `stride` bytes apart, zeroes between them."""
-    size = node.layout.size if isinstance(node, LayoutNode) else node.size
-    if stride == size:
-        return bytes(construct.Array(len(items), node).build(list(items)))
-    out = bytearray()
-    for number, item in enumerate(items):
-        out += bytes(number * stride - len(out))
-        out += node.build(item)
-    return bytes(out)

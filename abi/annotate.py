@@ -1,8 +1,8 @@
 """A message or layout as rows for people and programs: where each field lies, what is there, what it means.
 
-`annotate` reads what was given through the codec's own placing, but does not stop at a constant that is not there
-or at reserved bits that are set: those are `Problem` values of the result. Bytes that end inside a field are a
-`CodecError` all the same. Everything is plain data; nothing is printed.
+`annotate` reads what was given through the codec's own placing, but does not stop at a constant that is not
+there or at reserved bits that are set: those are `Problem` values of the result. Bytes that end inside a field
+are a `CodecError` all the same. Everything is plain data; nothing is printed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hvabi.abi.given import Given
     from hvabi.abi.model import Field, Layout, Place
     from hvabi.abi.scope import Fields, Scope
+    from hvabi.abi.values import Value
 
 MAX_ELEMENTS = 4096
 """Most elements of one list that get rows of their own."""
@@ -96,9 +97,7 @@ class _Rows:
             self.parts(item.word, path, depth + 1, raw, place, given=given)
         return row
 
-    def parts(
-        self, layout: Layout, path: str, depth: int, word: int, place: dict[str, Any], *, given: bool
-    ) -> None:
+    def parts(self, layout: Layout, path: str, depth: int, word: int, place: dict[str, Any], *, given: bool) -> None:
         """Add the rows of the fields of a word or structure, and its bits."""
         first = len(self.rows)
         spans: list[tuple[int, int, Row]] = []
@@ -139,9 +138,7 @@ def _problem(item: Field, path: str, number: int, symbol: str | None, const: int
             message="must be zero" + ("; receivers refuse it" if refuses else ""),
         )
     if item.enum is not None and symbol is None:
-        return Problem(
-            code="unknown-value", level="note", path=path, message=f"has no name in {item.enum.name}"
-        )
+        return Problem(code="unknown-value", level="note", path=path, message=f"has no name in {item.enum.name}")
     return None
 
 
@@ -163,28 +160,25 @@ def _word(path: str, where: str, bits: int, raw: int, spans: list[tuple[int, int
     return Word(path=path, where=where, bits=bits, raw=raw, runs=tuple(runs))
 
 
-def annotate(codec: MessageCodec, given: Given, *, request: Any = None) -> Annotation:
+def annotate(codec: MessageCodec, given: Given, *, request: Value = None) -> Annotation:
     """Return a message as rows.
 
     Args:
         codec: the message on its transport.
         given: what arrived. A register or block that is not given takes its constant, default or 0.
-        request: for a response, the decoded request that it answers; else the request is read from `given` too, as
-            far as the response needs it.
+        request: for a response, the decoded request that it answers; where it is left out, the request is read
+            from `given` too, as far as the response needs it.
 
     Raises:
         CodecError: ``truncated`` or ``oversized`` where the bytes end inside a field.
         ExprError: where the message says impossible things about itself.
 
     """
-    reader = GivenReader(codec, given)
     sent = request
     if sent is None and codec.request is not None:
-        before = GivenReader(codec.request, given)
-        sent, asked = codec.request.reader(before)
-        before.bind(asked)
-    fields, scope = codec.reader(reader, request=sent)
-    reader.bind(scope)
+        sent, _ = GivenReader(codec.request, given).start()
+    reader = GivenReader(codec, given)
+    fields, scope = reader.start(sent)
     out = _Rows()
     _fixed(codec, given, scope, out)
     shared: dict[str, list[tuple[int, int, Row]]] = {}

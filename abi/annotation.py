@@ -1,4 +1,4 @@
-"""What an annotated message is made of: rows, words bit by bit, problems. `hvabi.abi.annotate` fills them in."""
+"""What an annotated message is made of: rows, words bit by bit, problems. `hvabi.abi.annotate` makes them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Kind = Literal["fixed", "field", "word", "list", "element", "part"]
-"""What a row stands for: a register that selects the call, a field, a word with parts, a list, one element of a list,
-or a part of a word or element."""
+"""What a row stands for: a register that selects the call, a field, a word with parts, a list, one element of
+a list, or a part of a word or element."""
 
 Level = Literal["error", "warning", "note"]
 
@@ -22,8 +22,8 @@ class Problem:
     """Something in the bytes that is not as the specification has it.
 
     `code` is ``const-mismatch``, ``fixed-mismatch``, ``reserved-bits``, ``unknown-value`` or ``unread-bits``;
-    `level` is ``error`` where a receiver refuses it or it is another message, ``warning`` where a sender must not
-    do it, ``note`` where the number merely has no name.
+    `level` is ``error`` where a receiver refuses it or it is another message, ``warning`` where a sender must
+    not do it, ``note`` where the number merely has no name or the bits are not read.
     """
 
     code: str
@@ -87,9 +87,7 @@ class Row:
         if self.offset is None:
             return _bits(self.hi, self.lo)
         place = f"{self.block}+{self.offset:#x}" if self.block else f"+{self.offset:#x}"
-        whole = self.kind in ("list", "element") or (
-            self.lo == 0 and self.bits % 8 == 0 and self.hi + 1 == self.bits
-        )
+        whole = self.kind in ("list", "element") or (self.lo == 0 and self.bits % 8 == 0 and self.hi + 1 == self.bits)
         return place if whole else f"{place} {_bits(self.hi, self.lo)}"
 
     @property

@@ -148,7 +148,7 @@ class Builder:
         at = data.get("at", 0)
         width = data.get("size", size - at)
         hi, lo = data.get("bits", (width * 8 - 1, 0))
-        fixed = {key: self.literal(data[key], (*pointer, key)) for key in ("const", "default") if key in data}
+        fixed: Data = {key: self.literal(data[key], (*pointer, key)) for key in ("const", "default") if key in data}
         return self.field(name, {**data, **fixed, "bits": hi - lo + 1}, pointer, lo=lo, at=at, size=width)
 
     def literal(self, value: Any, pointer: Pointer) -> int:
@@ -239,9 +239,7 @@ class Builder:
                 key: self.block(key, item, (*pointer, "blocks", key), endian)
                 for key, item in data.get("blocks", {}).items()
             },
-            place={
-                key: self.places(item, (*pointer, "place", key)) for key, item in data.get("place", {}).items()
-            },
+            place={key: self.places(item, (*pointer, "place", key)) for key, item in data.get("place", {}).items()},
             absent=tuple(data.get("absent", ())),
             may_change=tuple(data.get("may-change", ())),
             pointer=pointer,
@@ -335,9 +333,7 @@ class Builder:
             roles=data["roles"],
             path=self.path,
             revisions={
-                key: Revision(
-                    name=key, doc=item["doc"], default=item.get("default", False), pointer=("revisions", key)
-                )
+                key: Revision(name=key, doc=item["doc"], default=item.get("default", False), pointer=("revisions", key))
                 for key, item in data["revisions"].items()
             },
             sources=sources,
@@ -347,9 +343,7 @@ class Builder:
             facts={key: item["doc"] for key, item in data.get("facts", {}).items()},
             enums=self.enums,
             layouts=self.layouts,
-            messages={
-                key: self.message(key, item, ("messages", key)) for key, item in data["messages"].items()
-            },
+            messages={key: self.message(key, item, ("messages", key)) for key, item in data["messages"].items()},
             transports={
                 key: self.transport(key, item, ("transports", key)) for key, item in data["transports"].items()
             },

@@ -18,7 +18,6 @@ from hvabi.abi.calls import (
     Rule,
     Vmm,
 )
-
 from hvabi.abi.errors import HvAbiError
 
 if TYPE_CHECKING:
@@ -261,8 +260,7 @@ def build_call(builder: Builder, name: str, data: Data, pointer: Pointer) -> Cal
             _rule(builder, item, (*pointer, "rules", number)) for number, item in enumerate(data.get("rules", ()))
         ),
         outcomes={
-            key: _answers(builder, item, (*pointer, "outcomes", key))
-            for key, item in data.get("outcomes", {}).items()
+            key: _answers(builder, item, (*pointer, "outcomes", key)) for key, item in data.get("outcomes", {}).items()
         },
         convert=_convert(builder, data["convert"], (*pointer, "convert")) if "convert" in data else None,
         query=_query(builder, data["query"], (*pointer, "query")) if "query" in data else None,

@@ -105,7 +105,7 @@ class MessageCodec:
         placement: Placement = transport.placements[message.name]
         blocks: dict[str, Block] = dict(request.placer.blocks) if request else {}
         blocks.update(placement.blocks)
-        self.placer = Placer(message, placement, blocks, label)
+        self.placer: Placer = Placer(message, placement, blocks, label)
         self.value_class = value_class(message.name, tuple(message.fields))
 
     @property
@@ -142,9 +142,7 @@ class MessageCodec:
             scope = Scope(self.static, request=fields, response=sent, local={"request": sent, "response": fields})
         return fields, scope
 
-    def decode(
-        self, wire: Wire | Mapping[str, int] | bytes, *, request: Any = None, strict: bool = False
-    ) -> Any:
+    def decode(self, wire: Wire | Mapping[str, int] | bytes, *, request: Any = None, strict: bool = False) -> Any:
         """Decode a `Wire`, a mapping of registers, or the bytes of the body.
 
         Args:
@@ -199,7 +197,7 @@ class MessageCodec:
 
     def _decode(self, source: Source, request: Any, strict: bool) -> Any:
         fields, scope = self.reader(source, request=request)
-        value = self.value_class._make([fields[name] for name in self.message.fields])  # type: ignore[attr-defined]  # namedtuple
+        value = self.value_class._make([fields[name] for name in self.message.fields])
         for name, field in self.message.fields.items():
             if field.const is not None and self.placer.place_of(name) is not None:
                 expected = scope.int(field.const)
@@ -258,9 +256,7 @@ class MessageCodec:
                 item = layout_node(field.word).from_int(number) if field.word else number
                 own.put(name, item)
             elif not isinstance(item, (list, tuple)):
-                raise CodecError(
-                    "wrong-type", "is a list", message_name=self.label, path=name, found=item
-                )
+                raise CodecError("wrong-type", "is a list", message_name=self.label, path=name, found=item)
             elif field.items is not None:
                 node = layout_node(field.items)
                 item = tuple(
@@ -268,7 +264,7 @@ class MessageCodec:
                 )
                 own.put(name, item)
             values.append(item)
-        return self.value_class._make(values)  # type: ignore[attr-defined]  # namedtuple
+        return self.value_class._make(values)
 
     def encode(self, value: Encodable = None, /, *, request: Any = None, **fields: Any) -> Wire:
         """Encode a value, a mapping or keyword fields; fields with a constant or default may be left out.

@@ -6,32 +6,24 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hvabi.abi.errors import CodecError
+from hvabi.abi.model import BlockPlace
 from hvabi.abi.wire import register_bits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hvabi.abi.codec import MessageCodec
-    from hvabi.abi.scope import Scope
+    from hvabi.abi.scope import Fields, Scope
+    from hvabi.abi.values import Value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What is to be read: registers, pieces of memory, and at most one block by name. What is not here is not known."""
+    """What is to be read: registers, pieces of memory, at most one block by name. What is not here is unknown."""
 
     regs: Mapping[str, int] = field(default_factory=dict)
     mem: tuple[tuple[int, bytes], ...] = ()
     block: tuple[str, bytes] | None = None
-
-
-class _Nothing:
-    """Knows no register and no memory: every field takes its default."""
-
-    def register(self, name: str) -> int | None:
-        return None
-
-    def read(self, block: str, address: int, size: int) -> bytes | None:
-        return None
 
 
 class GivenReader:
@@ -46,10 +38,6 @@ class GivenReader:
             self._pieces = ((_default_base(codec, given.block[0]), given.block[1]), *given.mem)
         self._scope: Scope | None = None
 
-    def bind(self, scope: Scope) -> None:
-        """Take the scope in which addresses of blocks are worked out."""
-        self._scope = scope
-
     def base(self, block: str) -> int:
         """Return the address of a block."""
         if self._scope is None:
@@ -60,9 +48,7 @@ class GivenReader:
         """Return a register, or None where it was not given."""
         value = self._given.regs.get(name)
         if value is not None and not 0 <= value < 1 << register_bits(name):
-            raise CodecError(
-                "value-too-large", f"does not fit {register_bits(name)} bits", path=name, found=value
-            )
+            raise CodecError("value-too-large", f"does not fit {register_bits(name)} bits", path=name, found=value)
         return value
 
     def has(self, block: str) -> bool:
@@ -102,8 +88,20 @@ class GivenReader:
                 )
         return bytes(out)
 
+    def start(self, request: Value = None) -> tuple[Fields, Scope]:
+        """Begin to read the codec's message: its fields, fetched on demand, and the names of expressions."""
+        fields, scope = self._codec.reader(self, request=request)
+        self._scope = scope
+        for name, item in self._codec.message.fields.items():
+            place = self._codec.placer.place_of(name)
+            if item.is_list and isinstance(place, BlockPlace) and not self.has(place.block):
+                # The default of its count may be its length: without bytes there is neither.
+                fields.put(name, ())
+        return fields, scope
+
 
 def _default_base(codec: MessageCodec, block: str) -> int:
-    request = codec.request.reader(_Nothing())[0] if codec.request is not None else None
-    _, scope = codec.reader(_Nothing(), request=request)
+    """Return where a block lies when every field has its default."""
+    request = GivenReader(codec.request, Given()).start()[0] if codec.request is not None else None
+    _, scope = GivenReader(codec, Given()).start(request)
     return codec.placer.address(codec.placer.blocks[block], scope)

@@ -1,8 +1,9 @@
 """Lint of specification files: everything that can be known to be wrong without running a host.
 
 A file is read strictly, then compared with its JSON Schema, then with the meaning of the language: names in every
-expression, coverage of layouts, places of fields, complete outcomes, reachable rules, examples that encode and decode to
-themselves. All problems of a step are shown at once; a step is left out where an earlier one makes it meaningless.
+expression, coverage of layouts, places of fields, complete outcomes, reachable rules, examples that encode and
+decode to themselves. All problems of a step are shown at once; a step is left out where an earlier one makes it
+meaningless.
 """
 
 from __future__ import annotations

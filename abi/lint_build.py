@@ -1,7 +1,7 @@
 """The model of a file that may have errors: everything that cannot be built is reported and gets a stand-in.
 
-So one run shows all errors of a file: an expression that cannot be read counts as 0, an unknown enum is left out, an
-unknown layout has no fields, and the checks that follow see the rest.
+So one run shows all errors of a file: an expression that cannot be read counts as 0, an unknown enum is left
+out, an unknown layout has no fields, and the checks that follow see the rest.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hvabi.abi.model import Layout
 from hvabi.abi.schema import near
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from hvabi.abi.expr import Expr
     from hvabi.abi.lint_context import Report
@@ -39,6 +39,9 @@ IDS: Mapping[str, str] = {
 }
 """Every id of this module, with one sentence each."""
 
+Part = tuple["Pointer", "Mapping[str, Any]"]
+"""Plain data of one file, and where its pointers begin."""
+
 _PLAIN_LIST = re.compile(r"u[0-9]+\Z")
 _NUMBER = re.compile(r"-?[0-9]+\Z|0x[0-9a-f]+\Z")
 
@@ -46,17 +49,15 @@ _NUMBER = re.compile(r"-?[0-9]+\Z|0x[0-9a-f]+\Z")
 class TolerantBuilder(Builder):
     """Builds a model and reports what is wrong where `Builder` would raise."""
 
-    def __init__(
-        self, data: dict[str, Any], path: str, shared: Mapping[str, dict[str, Any]], report: Report
-    ) -> None:
+    def __init__(self, data: dict[str, Any], path: str, shared: Mapping[str, dict[str, Any]], report: Report) -> None:
         super().__init__(data, path, shared)
         self.report = report
         self.found: dict[Pointer, Expr] = {}
 
-    def expr(self, value: Any, pointer: Pointer) -> Expr:
+    def expr(self, value: object, pointer: Pointer) -> Expr:
         """Parse an EXPR, 0 where it cannot be read."""
         try:
-            expr = expressions.parse(str(value))
+            expr = expressions.parse(str(value).lower() if isinstance(value, bool) else str(value))
         except ExprError as error:
             offset = None if error.column is None or not isinstance(value, str) else error.column - 1
             length = (error.end_column or 0) - (error.column or 0)
@@ -65,7 +66,7 @@ class TolerantBuilder(Builder):
         self.found.setdefault(pointer, expr)
         return expr
 
-    def literal(self, value: Any, pointer: Pointer) -> int:
+    def literal(self, value: object, pointer: Pointer) -> int:
         """Evaluate an EXPR over constants, 0 where that fails."""
         env: dict[str, int] = {name: constant.value for name, constant in self.constants.items()}
         for enum in self.enums.values():
@@ -73,9 +74,7 @@ class TolerantBuilder(Builder):
         try:
             return expressions.evaluate(self.expr(value, pointer), env, "int")
         except ExprError as error:
-            self.report.error(
-                pointer, "literal-value", error.message, "only constants and enum values are known here"
-            )
+            self.report.error(pointer, "literal-value", error.message, "only constants and enum values are known here")
             return 0
 
     def layout(self, name: str, pointer: Pointer) -> Layout:
@@ -85,9 +84,7 @@ class TolerantBuilder(Builder):
             if name in known:
                 self.report.error(pointer, "layout-recursive", f"layout `{name}` contains itself")
             else:
-                self.report.error(
-                    pointer, "unknown-layout", f"there is no layout `{name}`", near(name, known)
-                )
+                self.report.error(pointer, "unknown-layout", f"there is no layout `{name}`", near(name, known))
             return Layout(name=name, size=8, endian="little", doc="", fields={}, partial=True)
         return super().layout(name, pointer)
 
@@ -125,11 +122,9 @@ def build_tolerant(
     if "uses" in usable:
         for number, name in enumerate(usable["uses"]):
             if name not in shared:
-                report.error(
-                    ("uses", number), "unknown-shared", f"there is no shared file `{name}`", "see spec/shared"
-                )
+                report.error(("uses", number), "unknown-shared", f"there is no shared file `{name}`", "see spec/shared")
         usable["uses"] = [name for name in usable["uses"] if name in shared]
-    parts = [*((("uses",), shared[name]) for name in usable.get("uses", ())), ((), usable)]
+    parts: list[Part] = [*((("uses",), shared[name]) for name in usable.get("uses", ())), ((), usable)]
     check_clashes(parts, report)
     _drop_unknown_numbers(usable, [part for _, part in parts], report)
     builder = TolerantBuilder(usable, path, shared, report)
@@ -150,7 +145,7 @@ def build_shared(data: Mapping[str, Any], path: str, report: Report) -> Tolerant
     return builder
 
 
-def check_clashes(parts: list[tuple[Pointer, Mapping[str, Any]]], report: Report) -> None:
+def check_clashes(parts: Sequence[Part], report: Report) -> None:
     """Report names that stand twice: in two files, or as a constant and as a config key."""
     names: dict[tuple[str, str], tuple[str, object]] = {}
     for origin, part in parts:
@@ -164,7 +159,7 @@ def check_clashes(parts: list[tuple[Pointer, Mapping[str, Any]]], report: Report
             for name, item in part.get(section, {}).items():
                 earlier = names.setdefault((space, name), (f"{origin}{section}", item))
                 # A document may be named by each file that was written from it.
-                if earlier[0] == f"{origin}{section}" and earlier[1] is item or space == "source":
+                if (earlier[0] == f"{origin}{section}" and earlier[1] is item) or space == "source":
                     continue
                 report.error(
                     (*origin, section),
@@ -188,9 +183,7 @@ def _drop_unknown_numbers(data: dict[str, Any], parts: list[Mapping[str, Any]], 
         table = call.get("convert", {}).get("to", {}).get("map", {})
         for key in list(table):
             if key not in known and not _NUMBER.match(key):
-                report.error(
-                    where, "unknown-number", f"`{key}` stands for no number", near(key, known), key=key
-                )
+                report.error(where, "unknown-number", f"`{key}` stands for no number", near(key, known), key=key)
                 del table[key]
         for number, row in enumerate(call.get("vmm", {}).get("errno", ())):
             errno = row["is"]

@@ -20,7 +20,6 @@ from hvabi.abi.lint_scope import (
     static_entries,
 )
 from hvabi.abi.lint_transports import blocks_of, check_output
-from hvabi.abi.model import Guard
 from hvabi.abi.schema import near
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from hvabi.abi.calls import Answer, Call, Convert, Query
     from hvabi.abi.lint_context import Context
-    from hvabi.abi.model import Field, Message, Pointer
+    from hvabi.abi.model import Field, Guard, Message, Pointer
 
 IDS: Mapping[str, str] = {
     "define-cycle": "Names in `define:` depend on each other in a circle.",
@@ -36,7 +35,6 @@ IDS: Mapping[str, str] = {
     "not-a-list": "`each` names a field that is no list.",
     "no-elements": "Something is said per element, and the call has no `each`.",
     "no-response": "An answer writes fields, and the call has no response.",
-    "answer-const": "An answer writes a field that has a constant value.",
     "unknown-fact": "A fact that is named does not exist.",
     "outcome-missing": "A call that converts does not say what the host answers for a member of the taxonomy.",
     "outcome-gap": "No alternative of an outcome or errno holds in some revision, transport and policy.",
@@ -76,17 +74,16 @@ class CallScopes:
         abi = context.abi
         self.request: Message | None = abi.messages.get(call.request)
         self.response: Message | None = abi.messages.get(call.response or "")
-        self.transports = [
-            transport for transport in abi.transports.values() if call.request in transport.placements
-        ]
+        self.transports = [transport for transport in abi.transports.values() if call.request in transport.placements]
         self.each = self._each(call.convert) or self._each(call.query)
         self.static = static_entries(context, self.transports)
         self.sent = entries(self.request.fields) if self.request else {}
         self.answered = entries(self.response.fields) if self.response else {}
-        self.known: dict[str, Entry] = {**self.static, **self.sent}
+        self.known: dict[str, Entry] = {**self.sent}
         if self.request:
             self.known["request"] = Entry(type=message_type(self.request, "request"))
-        self.define = defined_entries({name: item.expr for name, item in call.define.items()}, self.known)
+        definitions = {name: item.expr for name, item in call.define.items()}
+        self.define = defined_entries(definitions, {**self.static, **self.known})
         self.revisions = context.revisions_of(call.guard)
 
     def _each(self, meaning: Convert | Query | None) -> Field | None:
@@ -128,11 +125,13 @@ class CallScopes:
         if element and self.each is not None:
             names["index"] = Entry()
             names["it"] = Entry(type=element_type(self.each))
+        if place == "outcomes" and self.call.query is not None:
+            names["state_of"] = Entry()
         limits = [guard.transports for guard in guards if guard.transports is not None]
         static = self.static
         if limits:
             static = static_entries(self.context, [t for t in self.transports if t.name in limits[0]])
-        elsewhere = {**{name: "for the response" for name in self.answered}, **WHERE}
+        elsewhere = {**dict.fromkeys(self.answered, "for the response"), **WHERE}
         for transport in self.transports:
             elsewhere.update((name, f"on transport {transport.name}") for name in transport.limits)
         return NameScope(
@@ -141,7 +140,6 @@ class CallScopes:
                 **static,
                 **answered,
                 **self.known,
-                **static_limits(static, self.static),
                 **self.define,
                 **names,
             },
@@ -162,7 +160,7 @@ class CallScopes:
     def check_fields(self, names: Iterable[str], message: Message | None, where: Pointer) -> None:
         """Check the keys of a mapping by field: FIELD, or FIELD.PART of a word."""
         for name in names if message is not None else ():
-            assert message is not None  # noqa: S101  # the loop is empty otherwise
+            assert message is not None  # the loop is empty otherwise
             first, _, part = name.partition(".")
             item = message.fields.get(first)
             if item is None:
@@ -177,20 +175,10 @@ class CallScopes:
         """Check one answer: its condition, its fields, and what may change."""
         scope.check_int((*answer.pointer, "when"))
         if answer.fields and self.response is None:
-            self.report.error(
-                (*answer.pointer, "answer"), "no-response", f"call `{self.call.name}` has no response"
-            )
+            self.report.error((*answer.pointer, "answer"), "no-response", f"call `{self.call.name}` has no response")
         self.check_fields(answer.fields, self.response, (*answer.pointer, "answer"))
         for name in answer.fields:
             scope.check((*answer.pointer, "answer", name))
-            item = self.response.fields.get(name) if self.response else None
-            if item is not None and item.const is not None:
-                self.report.error(
-                    (*answer.pointer, "answer"),
-                    "answer-const",
-                    f"field `{name}` has a constant value",
-                    key=name,
-                )
         for number, name in enumerate(answer.may_change):
             if self.response is None or name not in self.response.fields:
                 where = (*answer.pointer, "may-change", number)
@@ -284,9 +272,7 @@ class CallScopes:
                     f"{what}: an earlier alternative holds wherever this one does",
                 )
 
-    def _check_gap(
-        self, choices: Sequence[_Choice], where: Pointer, what: str, *, key: str | None = None
-    ) -> None:
+    def _check_gap(self, choices: Sequence[_Choice], where: Pointer, what: str, *, key: str | None = None) -> None:
         """Check that in every revision, transport and policy one alternative holds."""
         guards = [choice.guard for choice in choices if not choice.conditional]
         for revision in self.revisions:
@@ -328,7 +314,7 @@ class CallScopes:
 
     def _check_unit(self) -> None:
         progress = self.call.progress
-        assert progress is not None  # noqa: S101  # the only caller has looked
+        assert progress is not None  # the only caller has looked
         where, problem = progress.pointer, None
         if progress.unit == "granule" and progress.granule is None:
             problem = "unit granule needs `granule`"
@@ -341,9 +327,7 @@ class CallScopes:
         if progress.resume == "reissue" and not progress.next:
             self.report.error((*where, "resume"), "progress-next", "a call that is reissued needs `next`")
         elif progress.resume == "reexecute" and progress.next:
-            self.report.error(
-                (*where, "next"), "progress-next", "a call that is executed again is the same call"
-            )
+            self.report.error((*where, "next"), "progress-next", "a call that is executed again is the same call")
 
     def check_element(self, table: Mapping[str, object], where: Pointer, scope: NameScope) -> None:
         """Check fields of an element and their expressions."""
@@ -356,9 +340,7 @@ class CallScopes:
             known = items.fields if items else {"value": None}
             if name not in known:
                 what = f"layout `{items.name}`" if items else "an element that is a plain integer"
-                self.report.error(
-                    where, "unknown-field", f"{what} has no `{name}`", near(name, known), key=name
-                )
+                self.report.error(where, "unknown-field", f"{what} has no `{name}`", near(name, known), key=name)
 
     def _check_vmm(self) -> None:
         vmm = self.call.vmm
@@ -380,9 +362,7 @@ class CallScopes:
         for errno in dict.fromkeys(row.errno for row, _ in rows):
             what = f"errno {'any' if errno is None else errno}"
             choices = [
-                _Choice(row.guard, conditional, row.pointer)
-                for row, conditional in rows
-                if row.errno in {errno, None}
+                _Choice(row.guard, conditional, row.pointer) for row, conditional in rows if row.errno in {errno, None}
             ]
             own = [row.pointer for row, _ in rows if row.errno == errno]
             last = next((n for n, choice in enumerate(choices) if choice.pointer == own[-1]), 0)
@@ -398,9 +378,7 @@ class CallScopes:
             return
         where = guest.pointer
         if call.convert is None:
-            self.report.error(
-                where, "guest-without-convert", f"call `{call.name}` has `guest` and no `convert`"
-            )
+            self.report.error(where, "guest-without-convert", f"call `{call.name}` has `guest` and no `convert`")
         scope = self.scope("guest", response=True)
         self.check_fields(guest.request, self.request, (*where, "request"))
         for name in guest.request:
@@ -431,11 +409,6 @@ class CallScopes:
                     "guest-field-missing",
                     f"field `{item.name}` of the request has no default and the guest does not set it",
                 )
-
-
-def static_limits(chosen: Mapping[str, Entry], common: Mapping[str, Entry]) -> dict[str, Entry]:
-    """Return names that only the chosen transports have."""
-    return {name: entry for name, entry in chosen.items() if name not in common}
 
 
 def element_type(item: Field) -> Type:

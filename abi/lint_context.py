@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import UsageError
-from hvabi.abi.model import Guard
 from hvabi.abi.schema import locate
 from hvabi.abi.source_node import find
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
     from hvabi.abi.diagnostics import Collector, Severity
     from hvabi.abi.expr import Expr
-    from hvabi.abi.model import Pointer
+    from hvabi.abi.model import Guard, Pointer
     from hvabi.abi.source_node import Node, SourceFile
     from hvabi.abi.specification import Abi
 

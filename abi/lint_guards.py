@@ -57,9 +57,7 @@ def check_guards(context: Context) -> None:
     defaults = [name for name, revision in abi.revisions.items() if revision.default]
     if len(defaults) != 1:
         found = "none is" if not defaults else f"{' and '.join(defaults)} are"
-        report.error(
-            ("revisions",), "revision-default", f"{found} the default", "write `default: true` on exactly one"
-        )
+        report.error(("revisions",), "revision-default", f"{found} the default", "write `default: true` on exactly one")
     used: dict[str, set[str]] = {name: set() for name in abi.policies}
     seen: set[tuple[Pointer, str]] = set()
     for guard, pointer in guards(abi):
@@ -144,9 +142,7 @@ def check_config(context: Context, values: Mapping[str, object], where: Pointer)
             )
         elif not isinstance(value, int) or not key.accepts(value):
             allowed = ", ".join(map(str, key.choices)) if key.choices else f"{key.minimum} to {key.maximum}"
-            context.report.error(
-                (*where, name), "config-range", f"config {name} cannot be {value}", f"it is {allowed}"
-            )
+            context.report.error((*where, name), "config-range", f"config {name} cannot be {value}", f"it is {allowed}")
 
 
 def check_profiles(context: Context) -> None:
@@ -167,9 +163,7 @@ def check_profiles(context: Context) -> None:
             )
     for profile in abi.profiles.values():
         if profile.name == SPEC_PROFILE:
-            report.error(
-                ("profiles",), "profile-name", "the profile `spec` is implicit", "rename it", key=SPEC_PROFILE
-            )
+            report.error(("profiles",), "profile-name", "the profile `spec` is implicit", "rename it", key=SPEC_PROFILE)
         _check_policies(context, profile.policies, (*profile.pointer, "policies"))
         check_config(context, profile.config, (*profile.pointer, "config"))
 
@@ -206,17 +200,9 @@ def check_uses(context: Context, shared: Mapping[str, Mapping[str, object]]) -> 
     """Warn about shared files of which nothing is used. To be called when all expressions have been seen."""
     abi: Abi = context.abi
     layouts = set(_layouts(abi))
-    enums = {
-        item.enum.name for message in abi.messages.values() for item in message.fields.values() if item.enum
-    }
-    enums |= {
-        item.enum.name for layout in abi.layouts.values() for item in layout.fields.values() if item.enum
-    }
-    errnos = {
-        str(row["is"])
-        for call in context.data["calls"].values()
-        for row in call.get("vmm", {}).get("errno", ())
-    }
+    enums = {item.enum.name for message in abi.messages.values() for item in message.fields.values() if item.enum}
+    enums |= {item.enum.name for layout in abi.layouts.values() for item in layout.fields.values() if item.enum}
+    errnos = {str(row["is"]) for call in context.data["calls"].values() for row in call.get("vmm", {}).get("errno", ())}
     for number, name in enumerate(context.data.get("uses", ())):
         part = shared.get(name)
         if part is None:
@@ -229,9 +215,7 @@ def check_uses(context: Context, shared: Mapping[str, Mapping[str, object]]) -> 
             or set(_table(part, "layouts")) & layouts
             or set(_table(part, "sources")) & {rule.source for c in abi.calls.values() for rule in c.rules}
         ):
-            context.report.warning(
-                ("uses", number), "shared-unused", f"nothing of `{name}` is used", "remove it"
-            )
+            context.report.warning(("uses", number), "shared-unused", f"nothing of `{name}` is used", "remove it")
 
 
 def _table(part: object, key: str) -> Mapping[str, object]:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hvabi.abi.errors import ExprError
 from hvabi.abi.expr import KEYWORDS, evaluate
-from hvabi.abi.expr_nodes import FUNCTIONS
 from hvabi.abi.lint_scope import NameScope, entries, message_type, static_entries
 from hvabi.abi.scope import STATE_NUMBERS, enum_names
 
@@ -35,10 +34,8 @@ IDS: Mapping[str, str] = {
 WORD_BYTES = 16
 """Most bytes of a word: what the specification language allows."""
 
-RESERVED_NAMES = frozenset(
-    {*KEYWORDS, *FUNCTIONS, *STATE_NUMBERS, "it", "index", "request", "response", "to"}
-)
-"""Names that expressions read otherwise."""
+RESERVED_NAMES = frozenset({*STATE_NUMBERS, "it", "index", "request", "response", "to"})
+"""Names that expressions read otherwise; a part of a word or an element may have them."""
 
 
 class _Span(NamedTuple):
@@ -81,12 +78,13 @@ def check_constants(constants: Iterable[Constant], report: Report) -> None:
         check_name(constant.name, constant.pointer[:-1], report)
 
 
-def check_name(name: str, where: tuple[str | int, ...], report: Report) -> None:
-    """Report a name that expressions cannot use because it means something else there."""
-    if name in RESERVED_NAMES:
-        report.error(
-            where, "name-reserved", f"`{name}` is a word of the expression language", "rename it", key=name
-        )
+def check_name(name: str, where: tuple[str | int, ...], report: Report, *, part: bool = False) -> None:
+    """Report a name that expressions cannot use because it means something else there.
+
+    `part` is for names that are only reached as ``word.name`` or ``it.name``.
+    """
+    if name in KEYWORDS or (name in RESERVED_NAMES and not part):
+        report.error(where, "name-reserved", f"`{name}` is a word of the expression language", "rename it", key=name)
 
 
 def check_layouts(layouts: Iterable[Layout], report: Report, revisions: tuple[str, ...] = ("",)) -> None:
@@ -94,14 +92,12 @@ def check_layouts(layouts: Iterable[Layout], report: Report, revisions: tuple[st
     for layout in layouts:
         spans = [span for item in layout.fields.values() if (span := _span(item, layout, report)) is not None]
         for item in layout.fields.values():
-            check_name(item.name, (*layout.pointer, "fields"), report)
+            check_name(item.name, (*layout.pointer, "fields"), report, part=True)
             check_field(item, report)
         guarded = any(item.guard.revisions is not None for item in layout.fields.values())
         for revision in revisions if guarded else revisions[:1]:
             present = [
-                span
-                for span in spans
-                if span.field.guard.revisions is None or revision in span.field.guard.revisions
+                span for span in spans if span.field.guard.revisions is None or revision in span.field.guard.revisions
             ]
             where = f" in revision {revision}" if guarded else ""
             _cover(layout, sorted(present, key=lambda span: (span.lo, span.hi)), where, report)
@@ -125,7 +121,8 @@ def _span(item: Field, layout: Layout, report: Report) -> _Span | None:
         report.error(
             bits,
             "layout-bits",
-            f"bits [{item.hi}, {item.lo}] of {name} reach {item.hi - item.size * 8 + 1} bits beyond its {item.size} bytes",
+            f"bits [{item.hi}, {item.lo}] of {name} reach {item.hi - item.size * 8 + 1} bits beyond "
+            f"its {item.size} bytes",
         )
         return None
     if item.size < layout.size and item.bits % 8 and item.size > WORD_BYTES:
@@ -215,9 +212,10 @@ def check_messages(context: Context) -> None:
     report, abi = context.report, context.abi
     numbers = {name: value for name, value in enum_names(abi).items() if isinstance(value, int)}
     numbers.update((name, constant.value) for name, constant in abi.constants.items())
-    static = static_entries(context)
     hidden = {*abi.constants, *abi.config, *(name for t in abi.transports.values() for name in t.limits)}
     for message in abi.messages.values():
+        carriers = [t for t in abi.transports.values() if message.name in t.placements]
+        static = static_entries(context, carriers)
         scope = NameScope(
             context=context,
             entries={**static, **codec_entries(context, message)},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hvabi.abi.calls import Rule
 from hvabi.abi.expr import Attr, Int, Name, Unary, names, walk
 from hvabi.abi.lint_context import covers, is_shared, listed
 from hvabi.abi.lint_transports import blocks_of
@@ -13,7 +12,7 @@ from hvabi.abi.schema import load, near
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from hvabi.abi.calls import Answer, Call
+    from hvabi.abi.calls import Answer, Call, Rule
     from hvabi.abi.expr import Expr
     from hvabi.abi.lint_calls import CallScopes
     from hvabi.abi.lint_context import Context
@@ -29,13 +28,13 @@ IDS: Mapping[str, str] = {
     "rule-unreachable": "An earlier rule makes the same check wherever this one does, so this one never fails first.",
     "rule-observed": "A rule of level `observed` is under no policy, so that no profile can name it.",
     "rule-reserved": "A field that a check `reserved` names is not declared as reserved.",
-    "status-not-produced": "No answer produces a value of the status enum, and no note says why.",
+    "status-not-produced": "No answer produces a value of a status enum, and no note says why.",
 }
 """Every id of this module, with one sentence each."""
 
 _OPERANDS = frozenset(
-    "of to limit start end length width size low high bit mask values state name is expr".split()
-)
+    ("of", "to", "limit", "start", "length", "width", "size", "low", "high", "bit", "mask", "values")
+) | {"state", "name", "is", "expr"}
 
 
 def operands_of(check: str) -> tuple[frozenset[str], frozenset[str]]:
@@ -73,8 +72,7 @@ class RuleChecks:
         return found
 
     def _check_form(self, rule: Rule, data: Mapping[str, object]) -> None:
-        # `end` is the upper end of the range where the check is `within`.
-        answers = "answer" in data or ("end" in data and rule.check != "within")
+        answers = "answer" in data or "end" in data
         if rule.binds == "host" and not answers:
             self.report.error(
                 rule.pointer,
@@ -83,14 +81,10 @@ class RuleChecks:
                 "write `answer: {FIELD: EXPR}` or `end: fault`, `replay` or `stop`",
             )
         if rule.binds == "guest" and answers:
-            self.report.error(
-                rule.pointer, "rule-answer-unwanted", f"rule {rule.id} binds the guest and has an answer"
-            )
+            self.report.error(rule.pointer, "rule-answer-unwanted", f"rule {rule.id} binds the guest and has an answer")
         if rule.on == "response" and (rule.binds == "host" or self.scopes.response is None):
             why = "binds the host" if rule.binds == "host" else "has no response to look at"
-            self.report.error(
-                (*rule.pointer, "about"), "rule-about", f"rule {rule.id} is about the response and {why}"
-            )
+            self.report.error((*rule.pointer, "about"), "rule-about", f"rule {rule.id} is about the response and {why}")
         if rule.level == "observed" and not rule.guard.policy:
             self.report.error(
                 rule.pointer,
@@ -108,8 +102,7 @@ class RuleChecks:
     def _check_operands(self, rule: Rule, data: Mapping[str, object]) -> None:
         needed, more = operands_of(rule.check)
         for key in data:
-            ending = key == "end" and data[key] in {"replay", "fault", "stop"}
-            if key in _OPERANDS and key not in needed | more and not ending:
+            if key in _OPERANDS and key not in needed | more:
                 uses = listed(sorted(needed | more)) or "no operands"
                 self.report.error(
                     rule.pointer,
@@ -120,13 +113,9 @@ class RuleChecks:
                 )
         where = rule.pointer
         if rule.check == "readable":
-            blocks = {
-                name for t in self.scopes.transports for name in blocks_of(self.context, t, self.call.request)
-            }
+            blocks = {name for t in self.scopes.transports for name in blocks_of(self.context, t, self.call.request)}
             if (name := rule.words["of"]) not in blocks:
-                self.report.error(
-                    (*where, "of"), "unknown-block", f"there is no block `{name}`", near(name, blocks)
-                )
+                self.report.error((*where, "of"), "unknown-block", f"there is no block `{name}`", near(name, blocks))
         if rule.check == "fact" and (name := rule.words["name"]) not in self.context.abi.facts:
             hint = near(name, self.context.abi.facts)
             self.report.error((*where, "name"), "unknown-fact", f"there is no fact `{name}`", hint)
@@ -179,8 +168,10 @@ class RuleChecks:
 
     def _check_names(self, rule: Rule) -> None:
         element = rule.scope != "call"
+        # In page scope of a call with one range, `it` is the address of the page.
+        page = ("it", "index") if rule.scope == "page" and self.scopes.each is None else ()
         scope = self.scopes.scope(
-            "rules", element=element, response=rule.on == "response", guards=[rule.guard]
+            "rules", element=element, response=rule.on == "response", guards=[rule.guard], more=page
         )
         scope.check_int((*rule.pointer, "when"))
         for key, exprs in rule.operands.items():
@@ -192,9 +183,7 @@ class RuleChecks:
         for number in range(len(rule.tries)):
             scope.check((*rule.pointer, "try", number))
         if rule.answer is not None:
-            inside = self.scopes.scope(
-                "outcomes", element=element, guards=[rule.guard], more=("cpl", "enabled")
-            )
+            inside = self.scopes.scope("outcomes", element=element, guards=[rule.guard], more=("cpl", "enabled", *page))
             self.scopes.check_answer(rule.answer, inside)
 
     def _check_reach(self, rule: Rule, seen: Mapping[str, Rule]) -> None:
@@ -226,7 +215,10 @@ class RuleChecks:
 
 
 def check_statuses(context: Context) -> None:
-    """Check that the values of every enum of a response field are produced by an answer, or have a note."""
+    """Check that the values of every status enum are produced by an answer, or have a note.
+
+    A status is a field of the response that some failing answer writes; what only ``done`` writes is a result.
+    """
     abi = context.abi
     needed: dict[str, tuple[Enum, set[str], set[int]]] = {}
     for call in abi.calls.values():
@@ -236,7 +228,7 @@ def check_statuses(context: Context) -> None:
             for part in item.word.fields.values() if item.word else ():
                 parts[f"{item.name}.{part.name}"] = part.enum
             for name, enum in parts.items():
-                if enum is None or is_shared(enum.pointer):
+                if enum is None or is_shared(enum.pointer) or not _tells_failure(call, name):
                     continue
                 _, used, numbers = needed.setdefault(enum.name, (enum, set(), set()))
                 for expr in _written(call, name):
@@ -252,6 +244,13 @@ def check_statuses(context: Context) -> None:
                     "write the rule or outcome that does, or a `note` that says why there is none",
                     key=value.name,
                 )
+
+
+def _tells_failure(call: Call, name: str) -> bool:
+    outer = name.partition(".")[0]
+    failing = [answers for status, answers in call.outcomes.items() if status != "done"]
+    answers = [rule.answer for rule in call.rules if rule.answer] + [each for group in failing for each in group]
+    return any({name, outer} & set(answer.fields) for answer in answers)
 
 
 def _literals(expr: Expr) -> Iterator[int]:

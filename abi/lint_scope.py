@@ -63,6 +63,7 @@ WHERE = {
     "scratch_pages": "in guest",
     "attempt": "in guest",
     "response": "where there is a response",
+    "state_of": "in outcomes of a query",
     "request": "in calls",
 }
 """Where the names of run time are known."""
@@ -205,8 +206,8 @@ class Checker:
                 self.number(index)
                 return self._items(base)
             case ListLiteral(items):
-                for item in items:
-                    self.number(item)
+                for each in items:
+                    self.number(each)
                 return Type("list", item=INT)
             case Unary(_, operand):
                 self.number(operand)
@@ -223,9 +224,8 @@ class Checker:
                 else:
                     self._items(args[0])
             case Comprehension(_, body, variable, source):
-                item = self._items(source)
                 outer = self.bound
-                self.bound = {**outer, variable: item}
+                self.bound = {**outer, variable: self._items(source)}
                 self.number(body)
                 self.bound = outer
         return INT
@@ -275,17 +275,13 @@ class Checker:
         if kind.kind != "struct":
             text = to_text(base)[:60]
             hint = None
-            if isinstance(base, Name) and any(
-                ident(enum) == base.name for enum in self.scope.context.abi.enums
-            ):
+            if isinstance(base, Name) and any(ident(enum) == base.name for enum in self.scope.context.abi.enums):
                 hint = f"`{base.name}` is a field here and not the enum; write `{name}`"
             self._error(expr, "expr-unknown-field", f"`{text}` is a {_plain(kind)} and has no fields", hint)
             return UNKNOWN
         entry = kind.fields.get(name)
         if entry is None:
-            self._error(
-                expr, "expr-unknown-field", f"{kind.what} has no `{name}`", near(name, kind.fields), name=name
-            )
+            self._error(expr, "expr-unknown-field", f"{kind.what} has no `{name}`", near(name, kind.fields), name=name)
             return UNKNOWN
         if kind.what.startswith("enum"):
             self.scope.context.used.add(name)
@@ -311,17 +307,13 @@ class Checker:
             hint = None
         self._error(expr, "expr-unknown-name", f"`{name}` is not known here", hint)
 
-    def _error(
-        self, expr: Expr, id_: str, message: str, hint: str | None = None, *, name: str | None = None
-    ) -> None:
+    def _error(self, expr: Expr, id_: str, message: str, hint: str | None = None, *, name: str | None = None) -> None:
         offset = expr.column - 1 if expr.column else None
         text = to_text(expr)
         if name is not None and offset is not None:
             offset += max(text.rfind(name), 0)
             text = name
-        self.scope.context.report.error(
-            self.pointer, id_, message, hint, offset=offset, length=min(len(text), 60)
-        )
+        self.scope.context.report.error(self.pointer, id_, message, hint, offset=offset, length=min(len(text), 60))
 
 
 def _plain(kind: Type) -> str:

@@ -17,6 +17,7 @@ from hvabi.abi.wire import register_bits
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from hvabi.abi.expr import Expr
     from hvabi.abi.lint_context import Context
     from hvabi.abi.model import Block, Field, Message, Place, Placement, Pointer, Transport
 
@@ -103,9 +104,7 @@ def known_register(transport: Transport, name: str) -> bool:
     return re.fullmatch(_REGISTERS[transport.isa], name) is not None
 
 
-def check_output(
-    context: Context, name: str, transports: list[Transport], message: str, where: Pointer
-) -> None:
+def check_output(context: Context, name: str, transports: list[Transport], message: str, where: Pointer) -> None:
     """Check a member of ``may-change``: a register, a block, or BLOCK.FIELD on one of the transports."""
     block_name, _, inner = name.partition(".")
     layouts = []
@@ -121,9 +120,7 @@ def check_output(
         context.report.error(where, "block-layout", f"block `{block_name}` has no layout")
     elif layouts:
         known = [each for layout in layouts if layout for each in layout.fields]
-        context.report.error(
-            where, "unknown-field", f"block `{block_name}` has no field `{inner}`", near(inner, known)
-        )
+        context.report.error(where, "unknown-field", f"block `{block_name}` has no field `{inner}`", near(inner, known))
     else:
         context.report.error(where, "unknown-block", f"`{block_name}` is no block and no register here")
 
@@ -142,9 +139,7 @@ def _check_messages_placed(context: Context) -> None:
                     near(name, abi.messages),
                 )
             elif not any(name in transport.placements for transport in abi.transports.values()):
-                report.error(
-                    (*call.pointer, key), "message-unplaced", f"no transport places message `{name}`"
-                )
+                report.error((*call.pointer, key), "message-unplaced", f"no transport places message `{name}`")
         if call.response is None or call.response not in abi.messages:
             continue
         for transport in abi.transports.values():
@@ -157,20 +152,15 @@ def _check_messages_placed(context: Context) -> None:
                 )
     for message in abi.messages.values():
         if message.body is not None and not any(
-            message.body in blocks_of(context, transport, message.name)
-            for transport in abi.transports.values()
+            message.body in blocks_of(context, transport, message.name) for transport in abi.transports.values()
         ):
-            report.error(
-                (*message.pointer, "body"), "unknown-block", f"no transport has a block `{message.body}`"
-            )
+            report.error((*message.pointer, "body"), "unknown-block", f"no transport has a block `{message.body}`")
 
 
 class _Placing:
     """Checks one message on one transport."""
 
-    def __init__(
-        self, context: Context, transport: Transport, placement: Placement, message: Message
-    ) -> None:
+    def __init__(self, context: Context, transport: Transport, placement: Placement, message: Message) -> None:
         self.context = context
         self.report = context.report
         self.transport = transport
@@ -192,9 +182,9 @@ class _Placing:
         self._check_overlap([part for parts in self._parts() for part in parts])
         self._check_blocks()
 
-    def _number(self, expr: object) -> int | None:
+    def _number(self, expr: Expr) -> int | None:
         try:
-            return evaluate(expr, self.numbers, "int")  # type: ignore[arg-type]  # an expression of the model
+            return evaluate(expr, self.numbers, "int")
         except ExprError:
             return None
 
@@ -213,9 +203,7 @@ class _Placing:
         for register in self.placement.fixed:
             self._check_register(register, (*self.where, "fixed"), key=register)
         for number, name in enumerate(self.placement.may_change):
-            check_output(
-                self.context, name, [self.transport], self.message.name, (*self.where, "may-change", number)
-            )
+            check_output(self.context, name, [self.transport], self.message.name, (*self.where, "may-change", number))
 
     def _check_register(self, name: str, where: Pointer, *, key: str | None = None) -> bool:
         if known_register(self.transport, name):
@@ -238,9 +226,7 @@ class _Placing:
             outer.check_int((*self.where, "fixed", register))
         scope = outer.with_names(codec_entries(self.context, self.message))
         for block in self.placement.blocks.values():
-            inside = scope.with_names(
-                {}, revisions=self.context.revisions_of(self.transport.guard, block.guard)
-            )
+            inside = scope.with_names({}, revisions=self.context.revisions_of(self.transport.guard, block.guard))
             inside.check_int((*block.pointer, "at"))
             inside.check_int((*block.pointer, "size"))
         for places in self.placement.place.values():
@@ -264,7 +250,7 @@ class _Placing:
                     f"field `{item.name}` is listed as absent and has a place",
                     key=item.name,
                 )
-            elif absent and not own_value and not item.is_list and "request" in self._roles():
+            elif absent and not (own_value or item.reserved or item.is_list) and "request" in self._roles():
                 self.report.error(
                     (*self.where, "absent"),
                     "field-absent",
@@ -273,7 +259,7 @@ class _Placing:
                 )
             elif not places and not absent and not own_value:
                 self._unplaced(item, "")
-            elif places and not own_value and not absent:
+            elif places and not own_value:
                 guards = [place.guard for place in places]
                 for revision in self.context.revisions_of(self.transport.guard, item.guard):
                     if not any(g.revisions is None or revision in g.revisions for g in guards):
@@ -304,11 +290,9 @@ class _Placing:
         for name, places in self.placement.place.items():
             item = self.message.fields.get(name)
             for place in places if item is not None else ():
-                assert item is not None  # noqa: S101  # the loop is empty otherwise
+                assert item is not None  # the loop is empty otherwise
                 found = self._place(item, place)
-                guard = Guard(
-                    revisions=place.guard.revisions or item.guard.revisions, policy=place.guard.policy
-                )
+                guard = Guard(revisions=place.guard.revisions or item.guard.revisions, policy=place.guard.policy)
                 yield [_Part(home, lo, hi, name, guard, place.pointer) for home, lo, hi in found]
 
     def _place(self, item: Field, place: Place) -> list[tuple[str, int, int]]:
@@ -350,9 +334,7 @@ class _Placing:
         return [(place.register, place.lo, place.hi)]
 
     def _too_wide(self, item: Field, place: Place, where: str) -> None:
-        self.report.error(
-            place.pointer, "place-width", f"`{item.name}` has {item.bits} bits and does not fit {where}"
-        )
+        self.report.error(place.pointer, "place-width", f"`{item.name}` has {item.bits} bits and does not fit {where}")
 
     def _block_bits(self, item: Field, place: BlockPlace) -> list[tuple[str, int, int]]:
         block = self.blocks.get(place.block)
@@ -361,9 +343,7 @@ class _Placing:
             self.report.error(place.pointer, "unknown-block", f"there is no block `{place.block}`", hint)
             return []
         if (place.stride is not None) != item.is_list and place.stride is not None:
-            self.report.error(
-                (*place.pointer, "stride"), "place-kind", f"`{item.name}` is no list and has no stride"
-            )
+            self.report.error((*place.pointer, "stride"), "place-kind", f"`{item.name}` is no list and has no stride")
         if place.layout_field is not None:
             return self._layout_bits(item, place, block)
         if place.hi is not None and place.size is not None and place.hi >= place.size * 8:
@@ -399,9 +379,7 @@ class _Placing:
             return []
         if item.bits > inner.bits and not item.is_list:
             self._too_wide(item, place, f"the {inner.bits} bits of {block.name}.{inner.name}")
-        lo = inner.at * 8 + (
-            inner.lo if block.layout.endian == "little" else inner.size * 8 - inner.lo - inner.bits
-        )
+        lo = inner.at * 8 + (inner.lo if block.layout.endian == "little" else inner.size * 8 - inner.lo - inner.bits)
         return [(place.block, lo, lo + inner.bits - 1)]
 
     def _check_overlap(self, parts: list[_Part]) -> None:
@@ -415,7 +393,10 @@ class _Placing:
                     and _meet(part.guard, other.guard)
                 ):
                     shared = min(part.hi, other.hi) - max(part.lo, other.lo) + 1
-                    self.report.error(
+                    # An answer may use the same bits for one field or another, never for both at once.
+                    only_answer = "request" not in self._roles()
+                    add = self.report.warning if only_answer else self.report.error
+                    add(
                         part.pointer,
                         "place-overlap",
                         f"`{part.field}` and `{other.field}` share {shared} bits of {part.home}",
@@ -452,10 +433,6 @@ class _Placing:
 
 def _meet(one: Guard, other: Guard) -> bool:
     """Whether two guards can hold at the same time."""
-    if (
-        one.revisions is not None
-        and other.revisions is not None
-        and not set(one.revisions) & set(other.revisions)
-    ):
+    if one.revisions is not None and other.revisions is not None and not set(one.revisions) & set(other.revisions):
         return False
     return all(other.policy.get(name, value) == value for name, value in one.policy.items())

@@ -245,5 +245,3 @@ class Transport:
     placements: Mapping[str, Placement]
     guard: Guard = ALWAYS
     pointer: Pointer = ()
-
-

@@ -125,9 +125,7 @@ class Placer:
             return 0
         return scope.int(block.at)
 
-    def _read(
-        self, name: str, offset: int, size: int, scope: Scope, source: Source, path: str
-    ) -> bytes | None:
+    def _read(self, name: str, offset: int, size: int, scope: Scope, source: Source, path: str) -> bytes | None:
         block = self.blocks[name]
         if block.registers:
             return self._from_registers(block, offset, size, source, path)
@@ -267,9 +265,7 @@ class Placer:
         if not isinstance(place, BlockPlace):
             raise CodecError("wrong-type", "a list lies in a block", message_name=self.label, path=field.name)
         if not isinstance(given, (list, tuple)):
-            raise CodecError(
-                "wrong-type", "is a list", message_name=self.label, path=field.name, found=given
-            )
+            raise CodecError("wrong-type", "is a list", message_name=self.label, path=field.name, found=given)
         if not given:
             return
         size = field.bits // 8
@@ -297,5 +293,3 @@ class Placer:
                 found=item,
             )
         return item.to_bytes(size, block.endian)
-
-

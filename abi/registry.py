@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +53,7 @@ def nearest(source: SourceFile, pointer: Pointer) -> Node:
     return source.root
 
 
-@lru_cache(maxsize=None)
+@cache
 def _shared(path: Path) -> Any:
     return plain(load_file(path).root)
 
@@ -65,7 +65,7 @@ def read_abi(path: Path, *, shared_folder: Path | None = None) -> Abi:
     the bundled ones. Raises `SpecError` for a file that cannot be read or built; `hvabi.abi.lint` finds more.
     """
     source = load_file(path)
-    data = plain(source.root)
+    data: Any = plain(source.root)
     if shared_folder is None:
         beside = path.resolve().parent.parent / "shared"
         shared_folder = beside if beside.is_dir() else spec_root() / "shared"
@@ -87,7 +87,7 @@ def read_abi(path: Path, *, shared_folder: Path | None = None) -> Abi:
         raise SpecError([source.diagnostic(node, "spec-shape", message, "run hvabi lint on it")]) from error
 
 
-@lru_cache(maxsize=None)
+@cache
 def bundled(abi: str) -> Abi:
     """Return a bundled ABI, all revisions and policies. Raises `UsageError` ``unknown-abi``."""
     found = abi_files().get(abi)
@@ -130,9 +130,7 @@ class Spec:
             key = self.abi.config[name]
             if not key.accepts(value):
                 allowed = (
-                    "one of " + ", ".join(map(str, key.choices))
-                    if key.choices
-                    else f"{key.minimum} to {key.maximum}"
+                    "one of " + ", ".join(map(str, key.choices)) if key.choices else f"{key.minimum} to {key.maximum}"
                 )
                 raise UsageError(
                     f"config {name} cannot be {value}", code="bad-config-value", hint=f"it is {allowed}: {key.doc}"
@@ -181,7 +179,7 @@ class Spec:
         return LayoutCodec(self.abi.layouts[name])
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load(abi: str, revision: str | None, profile: str, policies: tuple[tuple[str, str], ...]) -> Spec:
     return Spec(bundled(abi).resolve(revision=revision, profile=profile, policies=dict(policies)))
 

@@ -55,7 +55,12 @@ class Fields:
         self._fetch = fetch
         self._known: dict[str, Any] = {}
 
-    def __contains__(self, name: str) -> bool:
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all fields."""
+        return self._names
+
+    def __contains__(self, name: object) -> bool:
         return name in self._names
 
     def __getitem__(self, name: str) -> Any:

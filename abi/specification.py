@@ -59,9 +59,7 @@ class ConfigKey:
         """Whether the value is allowed."""
         if self.choices:
             return value in self.choices
-        return (self.minimum is None or value >= self.minimum) and (
-            self.maximum is None or value <= self.maximum
-        )
+        return (self.minimum is None or value >= self.minimum) and (self.maximum is None or value <= self.maximum)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

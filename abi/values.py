@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from collections import namedtuple
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import CodecError
@@ -29,13 +29,13 @@ def class_name(name: str) -> str:
     return "".join(part[:1].upper() + part[1:] for part in re.split(r"[^A-Za-z0-9]+", name) if part)
 
 
-@lru_cache(maxsize=None)
+@cache
 def value_class(name: str, fields: tuple[str, ...]) -> type[Any]:
     """Return the named tuple class for a message or layout. Equal arguments give the same class."""
-    return namedtuple(class_name(name), fields)  # noqa: PYI024  # the fields are data, not code
+    return namedtuple(class_name(name), fields)  # the fields are data, not code
 
 
-@lru_cache(maxsize=None)
+@cache
 def _enum_class(name: str, members: tuple[tuple[str, int], ...]) -> type[enum.IntEnum]:
     return enum.IntEnum(class_name(name), members)  # type: ignore[return-value]  # the functional API gives the class
 

@@ -107,9 +107,7 @@ class WireSource:
 class BodySource:
     """Reads from the bytes of one block, or of the registers in order; everything else takes its default."""
 
-    def __init__(
-        self, body: bytes, *, block: str | None, base: int, registers: tuple[str, ...], message: str
-    ) -> None:
+    def __init__(self, body: bytes, *, block: str | None, base: int, registers: tuple[str, ...], message: str) -> None:
         self._body = body
         self._block = block
         self._base = base

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hvabi.abi.expr import names, paths
 from hvabi.abi.scope import Fields, state_number
 from hvabi.adapters.errors import AdapterError
 from hvabi.backend import PAGE_SHIFT, PAGE_SIZE, PageState
@@ -77,25 +78,23 @@ class Batch:
         """Take over from the host's buffer what tells progress, and nothing else: it could have changed more."""
         updates: dict[str, Any] = {
             name: answer.fields[name]
-            for name in answer.fields._names  # noqa: SLF001  # a view of the same conversation
+            for name in answer.fields.names
             if name in value._fields and name != self.each and _tells(progress, name)
         }
         marks = set(progress.mark) | set(progress.mark_part)
-        if marks and self.each in answer.fields:
-            theirs = answer.fields[self.each]
-            items = [
-                item._replace(**{name: getattr(other, name) for name in marks})
-                for item, other in zip(getattr(value, self.each or ""), theirs, strict=False)
-            ]
-            if len(items) == len(getattr(value, self.each or "")):
-                updates[self.each or ""] = tuple(items)
+        each = self.each or ""
+        if marks and each in answer.fields:
+            ours, theirs = getattr(value, each), answer.fields[each]
+            if len(ours) == len(theirs):
+                updates[each] = tuple(
+                    item._replace(**{name: getattr(other, name) for name in marks})
+                    for item, other in zip(ours, theirs, strict=True)
+                )
         return updates
 
 
 def _tells(progress: Progress, name: str) -> bool:
     """Whether the expression of progress reads this response field."""
-    from hvabi.abi.expr import paths
-
     return f"response.{name}" in paths(progress.completed) or name in paths(progress.completed)
 
 
@@ -137,8 +136,7 @@ def _list(guest: Guest, each: str, first: int, left: int, to: PageState, attempt
     at = first
     while left and len(items) < most:
         size = next((size for size in sizes if size <= left and at % size == 0), sizes[-1])
-        local = {"start": at << PAGE_SHIFT, "pages": size, "to": state_number(to.value), "index": len(items)}
-        scope = guest.scope(**local)
+        scope = guest.scope(start=at << PAGE_SHIFT, pages=size, to=state_number(to.value), index=len(items))
         items.append(
             scope.int(definition.element["value"])
             if set(definition.element) == {"value"}
@@ -191,8 +189,6 @@ def _request(
 
 def _no_elements(guest: Guest, each: str, given: dict[str, Any]) -> dict[str, Any]:
     """Return values for fields whose default counts the elements, while there are none yet."""
-    from hvabi.abi.expr import names
-
     return {
         name: 0
         for name, field in guest.request.message.fields.items()

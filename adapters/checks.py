@@ -116,9 +116,7 @@ def _known_value(rule: Rule, scope: Scope, context: Context) -> bool:
     if "values" in rule.operands:
         allowed = {scope.int(expr) for expr in rule.operands["values"]}
         return all(value in allowed for value in _all(rule, scope))
-    return all(
-        enum_of(expr, context, rule).name_of(scope.int(expr)) is not None for expr in rule.operands["of"]
-    )
+    return all(enum_of(expr, context, rule).name_of(scope.int(expr)) is not None for expr in rule.operands["of"])
 
 
 def enum_of(expr: Expr, context: Context, rule: Rule) -> Enum:
@@ -137,9 +135,7 @@ def enum_of(expr: Expr, context: Context, rule: Rule) -> Enum:
         case _:
             pass
     if enum is None:
-        raise AdapterError(
-            f"{rule.id}: the operand has no enum; give the rule `values`", code="no-enum", rule=rule.id
-        )
+        raise AdapterError(f"{rule.id}: the operand has no enum; give the rule `values`", code="no-enum", rule=rule.id)
     return enum
 
 

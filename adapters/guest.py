@@ -22,7 +22,7 @@ from hvabi.backend import PAGE_SHIFT, PAGE_SIZE, PageState
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hvabi.abi.calls import Call, Progress
+    from hvabi.abi.calls import Call
     from hvabi.abi.codec import MessageCodec
     from hvabi.abi.registry import Spec
 
@@ -30,7 +30,7 @@ GuestConversation = Generator[GuestCall | GuestStep, GuestReply, GuestResult]
 """A conversion in progress: yields calls (and local steps), is sent the host's replies, returns its belief."""
 
 
-class Refused(Exception):  # noqa: N818  # not an error: the guest gives up on an answer
+class Refused(Exception):  # not an error: the guest gives up on an answer
     """The guest does not accept an answer."""
 
     def __init__(self, reason: str, rule: str | None = None) -> None:
@@ -305,5 +305,4 @@ def _overlaid(front: Fields, back: Fields) -> Fields:
     def fetch(name: str) -> Any:
         return back[name] if name in back else front[name]
 
-    names = {*front._names, *back._names}  # noqa: SLF001  # two views of one conversation
-    return Fields(names, fetch)
+    return Fields(front.names | back.names, fetch)

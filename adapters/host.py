@@ -89,9 +89,7 @@ class Host:
     def reset(self) -> None:
         """Forget what earlier calls left behind besides pages and memory; an adapter with such state overrides this."""
 
-    def answer(
-        self, regs: Mapping[str, int], *, cpl: int = 0, inject: Injection | None = None
-    ) -> HostAnswer:
+    def answer(self, regs: Mapping[str, int], *, cpl: int = 0, inject: Injection | None = None) -> HostAnswer:
         """Do a whole call with user space that agrees to everything."""
         call = self.call(regs, cpl=cpl, inject=inject)
         try:
@@ -105,9 +103,7 @@ class Host:
 class _HostCall:
     """One call: what was read of it, and the steps of its judgement. It knows no ABI."""
 
-    def __init__(
-        self, host: Host, regs: Mapping[str, int], cpl: int, inject: Injection, *, exits: bool
-    ) -> None:
+    def __init__(self, host: Host, regs: Mapping[str, int], cpl: int, inject: Injection, *, exits: bool) -> None:
         self.host = host
         self.regs = regs
         self.inject = inject
@@ -187,9 +183,7 @@ class _HostCall:
 
     def dispatch(self) -> None:
         """Choose the call of the ABI that the registers and constants select; the first one if none does."""
-        calls = [
-            call for call in self.host.abi.calls.values() if call.request in self.host.transport.placements
-        ]
+        calls = [call for call in self.host.abi.calls.values() if call.request in self.host.transport.placements]
         if len(calls) > 1:
             for call in calls:
                 self.open(call)
@@ -214,8 +208,7 @@ class _HostCall:
         if named:
             return True
         return all(
-            self.register(register) == self.scope.int(expr)
-            for register, expr in self.placer.placement.fixed.items()
+            self.register(register) == self.scope.int(expr) for register, expr in self.placer.placement.fixed.items()
         )
 
     def readable(self, name: str) -> bool:
@@ -312,9 +305,7 @@ class _HostCall:
         blocks = {**self.placer.blocks, **placement.blocks}
         placer = Placer(message, placement, blocks, f"{self.host.abi.id}/{call.response}")
         values = field_values(fields, scope)
-        touched = {
-            place.register for name in values if isinstance(place := placer.place_of(name), RegisterPlace)
-        }
+        touched = {place.register for name in values if isinstance(place := placer.place_of(name), RegisterPlace)}
         for name, field in message.fields.items():
             place = placer.place_of(name)
             if name not in values and (field.const is not None or field.default is not None):

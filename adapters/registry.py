@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -11,7 +11,7 @@ from hvabi.adapters.guest import Guest
 from hvabi.adapters.host import Host
 
 
-@lru_cache(maxsize=None)
+@cache
 def _module_name(abi: str) -> str | None:
     name = f"hvabi.adapters.{ident(abi)}"
     return name if find_spec(name) is not None else None

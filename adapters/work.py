@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Asking = "Generator[VmmRequest, VmmReply, None]"
 
 
-class Stopped(Exception):  # noqa: N818  # not an error: how the work ends early
+class Stopped(Exception):  # not an error: how the work ends early
     """The work ended before all of it was done: by a rule, by an answer of user space, or with a status."""
 
     def __init__(
@@ -42,9 +42,7 @@ class Part:
 
     __slots__ = ("hint", "index", "item", "pages", "start", "to")
 
-    def __init__(
-        self, index: int, item: Any, start: int, pages: int, to: PageState | None, hint: int
-    ) -> None:
+    def __init__(self, index: int, item: Any, start: int, pages: int, to: PageState | None, hint: int) -> None:
         self.index = index
         self.item = item
         self.start = start

@@ -6,6 +6,7 @@ Pages, ranges, bounds, memory slots and guest memory; nothing here knows an ABI.
 from hvabi.backend.export import from_bitmap, from_list, to_bitmap, to_list
 from hvabi.backend.facts import FactOutcome, Facts
 from hvabi.backend.generations import Generations
+from hvabi.backend.invariants import InvariantError
 from hvabi.backend.memory import MAX_BLOCK, CallMemory, GuestMemory, OutsideMemory
 from hvabi.backend.model import (
     GPA_PAGES,
@@ -19,7 +20,7 @@ from hvabi.backend.model import (
     Run,
     Status,
 )
-from hvabi.backend.rangemap import CHUNK_SIZE, PAGE_LIMIT, RANGE_BYTES, InvariantError, RangeMap
+from hvabi.backend.rangemap import CHUNK_SIZE, PAGE_LIMIT, RANGE_BYTES, RangeMap
 from hvabi.backend.slots import MemoryLayout, Slot
 from hvabi.backend.snapshot import Snapshot
 from hvabi.backend.sparse import SparseBytes

@@ -129,9 +129,7 @@ def from_list(pairs: Iterable[tuple[int, int]], *, max_ranges: int | None = None
     found: RangeMap[PageState] = RangeMap()
     for index, (start, end) in enumerate(pairs):
         if not 0 <= start <= end <= GPA_PAGES:
-            raise ModelError(
-                "bad-pages", f"entry {index}, ({start:#x}, {end:#x}), is no page interval", index=index
-            )
+            raise ModelError("bad-pages", f"entry {index}, ({start:#x}, {end:#x}), is no page interval", index=index)
         _share(found, start, end, max_ranges)
     return found
 
@@ -142,16 +140,12 @@ def _bitmap_size(start: int, pages: int, max_pages: int) -> int:
             "bad-pages", f"{pages} pages from {start:#x} do not lie in [0, 2**52)", start=start, pages=pages
         )
     if pages > max_pages:
-        raise ModelError(
-            "bitmap-too-large", f"a bitmap of {pages} pages exceeds max_pages = {max_pages}", pages=pages
-        )
+        raise ModelError("bitmap-too-large", f"a bitmap of {pages} pages exceeds max_pages = {max_pages}", pages=pages)
     return (pages + 7) // 8
 
 
 def _short(size: int, wanted: int) -> ModelError:
-    return ModelError(
-        "short-bitmap", f"a bitmap of {size} bytes where {wanted} are needed", size=size, wanted=wanted
-    )
+    return ModelError("short-bitmap", f"a bitmap of {size} bytes where {wanted} are needed", size=size, wanted=wanted)
 
 
 def _clear_bits(bitmap: bytearray, start: int, end: int) -> None:
@@ -168,7 +162,5 @@ def _clear_bits(bitmap: bytearray, start: int, end: int) -> None:
 
 def _share(found: RangeMap[PageState], start: int, end: int, max_ranges: int | None) -> None:
     if max_ranges is not None and found.would_count(start, end, PageState.SHARED) > max_ranges:
-        raise ModelError(
-            "too-many-ranges", f"more than max_ranges = {max_ranges} shared ranges", max_ranges=max_ranges
-        )
+        raise ModelError("too-many-ranges", f"more than max_ranges = {max_ranges} shared ranges", max_ranges=max_ranges)
     found.set(start, end, PageState.SHARED)

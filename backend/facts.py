@@ -32,16 +32,12 @@ class Facts:
 
     def __init__(self, names: Iterable[str] = (), max_ranges: int | None = None) -> None:
         if max_ranges is not None and max_ranges < 0:
-            raise ModelError(
-                "bad-bound", f"max_ranges must not be negative, got {max_ranges}", max_ranges=max_ranges
-            )
+            raise ModelError("bad-bound", f"max_ranges must not be negative, got {max_ranges}", max_ranges=max_ranges)
         self.max_ranges = max_ranges
         self._maps: dict[str, RangeMap[bool]] = {}
         for name in names:
             if not name or name in self._maps:
-                raise ModelError(
-                    "bad-fact", f"a fact's name must be unique and not empty: {name!r}", name=name
-                )
+                raise ModelError("bad-fact", f"a fact's name must be unique and not empty: {name!r}", name=name)
             self._maps[name] = RangeMap(False)
 
     @property
@@ -68,17 +64,15 @@ class Facts:
             return self._maps[name]
         except KeyError:
             known = ", ".join(self._maps) or "none"
-            raise ModelError(
-                "unknown-fact", f"no fact is called {name!r} (declared: {known})", name=name
-            ) from None
+            raise ModelError("unknown-fact", f"no fact is called {name!r} (declared: {known})", name=name) from None
 
     def set(self, name: str, start: int, end: int, value: bool) -> FactOutcome:
         """Make a fact true or false for [start, end); at the bound, refuse what would add a range."""
         each = self.map_of(name)
-        if self.max_ranges is not None and each.count + 2 > self.max_ranges:
-            # The bound holds now, so what adds no range passes.
-            if each.would_count(start, end, value) > self.max_ranges:
-                return FactOutcome(Status.LIMIT)
+        bound = self.max_ranges
+        # The bound holds now, so what adds no range passes without being asked for.
+        if bound is not None and each.count + 2 > bound and each.would_count(start, end, value) > bound:
+            return FactOutcome(Status.LIMIT)
         return FactOutcome(Status.DONE, each.set(start, end, bool(value)))
 
     def uniform(self, name: str, start: int, end: int, value: bool) -> bool:

@@ -62,9 +62,7 @@ class Generations:
 
         """
         if not 0 <= epoch <= self.epoch:
-            raise ModelError(
-                "bad-epoch", f"epoch {epoch} is not between 0 and the current {self.epoch}", epoch=epoch
-            )
+            raise ModelError("bad-epoch", f"epoch {epoch} is not between 0 and the current {self.epoch}", epoch=epoch)
         if epoch < self._base:
             return ((0, GPA_PAGES),)
         out: list[tuple[int, int]] = []

@@ -35,9 +35,7 @@ class Snapshot:
             "version": VERSION,
             "epoch": hex(self.epoch),
             "ranges": [[hex(run.start), hex(run.end), str(run.state)] for run in self.ranges],
-            "facts": {
-                name: [[hex(start), hex(end)] for start, end in ranges] for name, ranges in self.facts.items()
-            },
+            "facts": {name: [[hex(start), hex(end)] for start, end in ranges] for name, ranges in self.facts.items()},
         }
 
     @classmethod
@@ -56,9 +54,7 @@ class Snapshot:
         if top.get("format") != FORMAT:
             raise _bad("format", f"must be {FORMAT!r}")
         if top.get("version") != VERSION or top.get("version") is True:
-            raise _bad(
-                "version", f"this program reads version {VERSION}, not {reprlib.repr(top.get('version'))}"
-            )
+            raise _bad("version", f"this program reads version {VERSION}, not {reprlib.repr(top.get('version'))}")
         ranges: list[Run[PageState]] = []
         for where, start, end, row in _rows(top.get("ranges"), "ranges", 3):
             try:

@@ -14,9 +14,7 @@ class SparseBytes:
 
     def __init__(self, fill: bytes = b"\0", max_pages: int = 1 << 14) -> None:
         if not 1 <= len(fill) <= PAGE_SIZE or PAGE_SIZE % len(fill):
-            raise ModelError(
-                "bad-fill", f"fill must have 1, 2, 4 … 4096 bytes, not {len(fill)}", size=len(fill)
-            )
+            raise ModelError("bad-fill", f"fill must have 1, 2, 4 … 4096 bytes, not {len(fill)}", size=len(fill))
         # A length that divides the page makes every fresh page the same.
         self._fresh = fill * (PAGE_SIZE // len(fill))
         self._max_pages = max_pages

@@ -245,9 +245,7 @@ class Backend:
     def snapshot(self) -> Snapshot:
         """Return the states and facts of this moment, and its epoch."""
         with self._lock:
-            facts = {
-                name: tuple((run.start, run.end) for run in self._facts.runs(name)) for name in self._facts
-            }
+            facts = {name: tuple((run.start, run.end) for run in self._facts.runs(name)) for name in self._facts}
             return Snapshot(tuple(self._map), facts, self._generations.epoch)
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -334,6 +332,4 @@ def _fill(new: RangeMap[S], rows: Iterable[tuple[int, int, S]], where: str, boun
         new.set(start, end, state)
         previous = end
         if bound is not None and new.count > bound:
-            raise ModelError(
-                "too-many-ranges", f"{where} has more than max_ranges = {bound} ranges", bound=bound
-            )
+            raise ModelError("too-many-ranges", f"{where} has more than max_ranges = {bound} ranges", bound=bound)

@@ -130,7 +130,9 @@ def _call(spec: Spec, example: Example) -> Iterator[Mismatch]:
     codec = spec.message(call.request, transport=data.get("transport"), config=config)
     wire = codec.encode(data.get("request", {}))
     if "regs" in data:
-        yield from _differ(example, "registers of the request", dict(sorted(data["regs"].items())), dict(sorted(wire.regs.items())))
+        yield from _differ(
+            example, "registers of the request", dict(sorted(data["regs"].items())), dict(sorted(wire.regs.items()))
+        )
     if "body" in data:
         yield from _differ(example, "bytes of the request", bytes.fromhex(data["body"]), bytes(wire))
     for gpa, piece in _pieces(data.get("mem")):
@@ -143,7 +145,9 @@ def _call(spec: Spec, example: Example) -> Iterator[Mismatch]:
     if runs_host(example):
         yield from _host(spec, example, wire, back)
     elif "response" in data and call.response is not None and "answer" in data:
-        yield from _response(spec, example, wire, back, data["answer"].get("regs", {}), _pieces(data["answer"].get("mem")))
+        yield from _response(
+            spec, example, wire, back, data["answer"].get("regs", {}), _pieces(data["answer"].get("mem"))
+        )
 
 
 def _injection(data: Mapping[str, Any], spec: Spec) -> Injection:
@@ -185,7 +189,9 @@ def _host(spec: Spec, example: Example, wire: Wire, request: Any) -> Iterator[Mi
     wanted = data.get("answer", {})
     yield from _differ(example, "end of the call", wanted.get("end", "return"), found.end)
     if "regs" in wanted:
-        yield from _differ(example, "registers written", dict(sorted(wanted["regs"].items())), dict(sorted(found.regs.items())))
+        yield from _differ(
+            example, "registers written", dict(sorted(wanted["regs"].items())), dict(sorted(found.regs.items()))
+        )
     if "fault" in wanted:
         yield from _differ(example, "exception", wanted["fault"], found.fault)
     for gpa, piece in _pieces(wanted.get("mem")):

@@ -170,9 +170,7 @@ class Session:
             known[name] = frame.page_ranges(value, f"fact {name}")
         self._end_conversation()
         if self._host is not None:
-            self._host.backend.reset(
-                ranges=[(start, end, state) for start, end, state in ranges], facts=known
-            )
+            self._host.backend.reset(ranges=[(start, end, state) for start, end, state in ranges], facts=known)
             self._host.memory.clear()
             self._host.reset()
         return {"ok": {}}
@@ -327,9 +325,7 @@ def _offer(abi: str) -> dict[str, Any]:
 
 def _own_config(spec: Spec, config: Mapping[str, Any]) -> dict[str, int]:
     """Return the ABI's own configuration keys. Raises `UsageError` for unknown ones."""
-    own = {
-        name: frame.number(value, f"config {name}") for name, value in config.items() if name in spec.abi.config
-    }
+    own = {name: frame.number(value, f"config {name}") for name, value in config.items() if name in spec.abi.config}
     for name in config:
         if name not in spec.abi.config and name not in _OWN_CONFIG:
             raise UsageError.unknown("config key", name, [*spec.abi.config, *_OWN_CONFIG])

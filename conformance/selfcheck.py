@@ -88,9 +88,7 @@ def _plan(abi: Abi) -> Iterator[tuple[int, int, int | None]]:
             yield start, pages, stop
 
 
-def _one(
-    spec: Spec, transport: str, start: int, pages: int, to: PageState, stop: int | None, talked: Talked
-) -> None:
+def _one(spec: Spec, transport: str, start: int, pages: int, to: PageState, stop: int | None, talked: Talked) -> None:
     label = f"{transport} {to.value} {pages} pages at {start << PAGE_SHIFT:#x} stop {stop}"
     try:
         guest = guest_class(spec.id)(spec, transport=transport, scratch=SCRATCH)

@@ -84,11 +84,7 @@ def _row(abi: Abi, revision: str) -> VerifyRow:
                 codecs += 1
             except HvAbiError as error:
                 failures.append(f"{transport.name}/{message}: {error}")
-    examples = [
-        item
-        for item in abi.examples
-        if item.data.get("revision", abi.default_revision) == revision
-    ]
+    examples = [item for item in abi.examples if item.data.get("revision", abi.default_revision) == revision]
     for item in examples:
         failures += map(str, check_example(abi, item))
     talked = talk_all(spec) if not abi.draft else None

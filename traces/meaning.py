@@ -40,9 +40,7 @@ class Meaning:
 
     """
 
-    def __init__(
-        self, abi: str, *, revision: str | None = None, config: Mapping[str, int] | None = None
-    ) -> None:
+    def __init__(self, abi: str, *, revision: str | None = None, config: Mapping[str, int] | None = None) -> None:
         spec = load(abi, revision=revision)
         call = spec.abi.convert_call
         if call is None or call.convert is None or call.convert.each is not None:

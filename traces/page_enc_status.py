@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from hvabi.abi.diagnostics import escape
 from hvabi.traces.event import Ambiguity, Malformed, TraceEvent
 from hvabi.traces.meaning import Meaning
+from hvabi.traces.report import Note
 from hvabi.traces.text import printk_time
 
 if TYPE_CHECKING:
@@ -69,19 +70,20 @@ class PageEncStatusReader:
                 yield self._event(line, printk_time(text[behind:at]), *found)
             behind, at = start, following
 
-    def notes(self) -> Iterator[tuple[str, str, int, int | None]]:
+    def notes(self) -> Iterator[Note]:
         """Say what the log shows about the radix of npages."""
         if self.hex_only:
-            yield (
-                "hex-page-counts",
-                "npages has letters: this log counts pages in hexadecimal, read all of it so",
-                self.hex_only,
-                self.first_hex_only,
+            yield Note(
+                code="hex-page-counts",
+                text="npages has letters: this log counts pages in hexadecimal, read all of it so",
+                count=self.hex_only,
+                line=self.first_hex_only,
             )
 
     def _parse(self, record: str, *, last: bool) -> tuple[str, str, str] | str:
         """Return the three values as text, or the reason why there are none."""
-        values, at = [], 0
+        values: list[str] = []
+        at = 0
         for pattern, wanted in _PARTS:
             match = pattern.match(record, at)
             if match is None:
@@ -97,34 +99,34 @@ class PageEncStatusReader:
 
     def _event(self, line: Line, time: float | None, gpa: str, npages: str, enc: str) -> TraceEvent:
         address, attribute = int(gpa, 16), _least(enc)
-        readings: dict[Radix, int] = {"hex": int(npages, 16)}
+        readings: dict[Radix, int] = {}
         if npages.isdecimal():
             readings["decimal"] = int(npages)
         else:
             self.hex_only += 1
             self.first_hex_only = self.first_hex_only or line.number
-        fitting = {
+        readings["hex"] = int(npages, 16)
+        meant = {
             radix: self._meaning.of(gpa=address, npages=count, enc=attribute)
             for radix, count in readings.items()
             if self._meaning.fits(npages=count)
         }
-        meant = fitting.get("decimal") or fitting["hex"]
+        pages = {radix: each.pages for radix, each in meant.items()}
         ambiguous = None
-        if len({each.pages for each in fitting.values()}) > 1:
-            ambiguous = Ambiguity(
-                field="npages", text=npages, pages={radix: each.pages for radix, each in fitting.items()}
-            )
+        if len(set(pages.values())) > 1:
+            ambiguous = Ambiguity(field="npages", text=npages, pages=pages)
+        first = next(iter(meant.values()))
         return TraceEvent(
             source=line.source,
             line=line.number,
             time_seconds=time,
             abi=ABI,
-            gpa=meant.gpa,
-            pages=meant.pages,
-            to=meant.to,
+            gpa=first.gpa,
+            pages=first.pages,
+            to=first.to,
             attempt=True,
             ambiguous=ambiguous,
-            broken=meant.broken,
+            broken=first.broken,
         )
 
 

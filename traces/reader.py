@@ -59,8 +59,8 @@ class LineReader(Protocol):
         """Return the records of a line in order; none where it is not of this format after all."""
         ...
 
-    def notes(self) -> Iterable[tuple[str, str, int, int | None]]:
-        """Return what is to be said about the source at its end: code, text, how often, first line."""
+    def notes(self) -> Iterable[Note]:
+        """Return what is to be said about the source at its end."""
         ...
 
 
@@ -117,9 +117,7 @@ class Trace:
             else:
                 self._count_other(raw)
 
-    def _sort(
-        self, reader: LineReader, records: tuple[TraceEvent | Malformed, ...]
-    ) -> Iterator[TraceEvent]:
+    def _sort(self, reader: LineReader, records: tuple[TraceEvent | Malformed, ...]) -> Iterator[TraceEvent]:
         for record in records:
             if isinstance(record, Malformed):
                 self._malformed += 1
@@ -159,22 +157,26 @@ class Trace:
         cut = lines.cut_lines + decoder.cut_lines
         if cut:
             first = min(number for number in (lines.first_cut, decoder.first_cut) if number is not None)
-            yield Note("line-cut", "a line is too long: only its beginning was looked at", cut, first)
+            yield Note(
+                code="line-cut", text="a line is too long: only its beginning was looked at", count=cut, line=first
+            )
         if decoder.declared is not None:
             text = "a mail header says quoted-printable: decoded, broken lines joined"
-            yield Note("quoted-printable", text, decoder.soft_breaks, decoder.declared)
+            yield Note(code="quoted-printable", text=text, count=decoder.soft_breaks, line=decoder.declared)
         elif decoder.detected is not None:
             text = "the text is in quoted-printable, as its equals signs show: decoded, broken lines joined"
-            yield Note("quoted-printable", text, decoder.soft_breaks, decoder.detected)
+            yield Note(code="quoted-printable", text=text, count=decoder.soft_breaks, line=decoder.detected)
         if decoder.base64 is not None:
             text = "a mail header says base64: save the decoded text of the mail and read that"
-            yield Note("base64", text, 1, decoder.base64)
+            yield Note(code="base64", text=text, count=1, line=decoder.base64)
         if self._elisions:
-            text = "lines were left out of the trace: counts are lower bounds, and no-ops may be none"
-            yield Note("elisions", text, self._elisions, self._first_elision)
+            text = (
+                "lines were left out of the trace: counts are lower bounds, and a call that seems to change"
+                " nothing may follow one that is missing"
+            )
+            yield Note(code="elisions", text=text, count=self._elisions, line=self._first_elision)
         for reader in self._readers:
-            for code, text, count, line in reader.notes():
-                yield Note(code, text, count, line)
+            yield from reader.notes()
 
 
 def open_trace(path: str | Path) -> BinaryIO:
@@ -192,9 +194,7 @@ def open_trace(path: str | Path) -> BinaryIO:
         return Path(path).open("rb")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise TraceError(
-            f"{path}: cannot be opened: {reason}", code="unreadable-trace", source=str(path)
-        ) from error
+        raise TraceError(f"{path}: cannot be opened: {reason}", code="unreadable-trace", source=str(path)) from error
 
 
 def _reader(name: str) -> LineReader:

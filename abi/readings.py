@@ -1,0 +1,362 @@
+"""Every legal reading of some bytes or registers: which messages of which ABIs they can be, and how sure that is.
+
+Hypercall number 12 in RAX has two readings, and 8 bytes without a constant have many. A reading is legal where the
+message decodes and every constant and fixed register that was given has its value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from hvabi.abi.annotate import annotate
+from hvabi.abi.errors import CodecError, ExprError, SpecError, UsageError
+from hvabi.abi.given import Given
+from hvabi.abi.meaning import meaning
+from hvabi.abi.model import BlockPlace
+from hvabi.abi.registry import Spec, abi_ids, bundled
+from hvabi.abi.wire import register_bits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from hvabi.abi.annotation import Annotation
+    from hvabi.abi.codec import MessageCodec
+    from hvabi.abi.values import Value
+
+Sure = Literal["constants-matched", "nothing-contradicts", "unlikely"]
+"""A constant or fixed register was given and is right; there was none to tell by; or reserved bits are set, a number
+has no name, or bits are not read."""
+
+_ORDER: dict[Sure, int] = {"constants-matched": 0, "nothing-contradicts": 1, "unlikely": 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One way to read what was given.
+
+    Attributes:
+        form: how the bytes were taken: ``registers``, or ``block NAME``.
+        means: what the message says, one line.
+        because: why it is as `sure` as it is, one line.
+        matched: bits of constants and fixed registers that were given and are right.
+        clean: bits of reserved fields that are zero and of enums whose number has a name.
+
+    """
+
+    abi: str
+    title: str
+    revision: str
+    message: str
+    transport: str
+    form: str
+    means: str
+    sure: Sure
+    because: str
+    matched: int
+    clean: int
+    annotation: Annotation
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """Sort key, the surest first; a message of which something is missing comes after a whole one."""
+        return _ORDER[self.sure], len(self.annotation.missing) > 0, -self.matched
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hint:
+    """A change to what was given that makes it fit: ``reversed-8``, ``reversed-4``, ``reversed-2``, ``longer``."""
+
+    kind: str
+    text: str
+    reading: Reading
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readings:
+    """All readings, the surest first; hints where none of them has a constant that matches; ABIs not readable here."""
+
+    readings: tuple[Reading, ...]
+    hints: tuple[Hint, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+
+def specs(abis: Iterable[str] | None = None, revision: str | None = None) -> tuple[list[Spec], list[str]]:
+    """Return every revision of the ABIs (all bundled ones by default), and the ids whose files cannot be read."""
+    found: list[Spec] = []
+    skipped: list[str] = []
+    for name in abi_ids() if abis is None else abis:
+        try:
+            abi = bundled(name)
+        except SpecError:
+            if abis is not None:
+                raise
+            skipped.append(name)
+            continue
+        default = abi.default_revision
+        names = [revision] if revision else sorted(abi.revisions, key=lambda key: key != default)
+        found += [Spec(abi.resolve(revision=key)) for key in names]
+    return found, skipped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """A way in which bytes can be a message: all its registers in order, or one of its blocks."""
+
+    name: str
+    registers: tuple[str, ...] = ()
+    block: str | None = None
+
+    def take(self, data: bytes, label: str) -> Given:
+        """Return the bytes as registers or block. Raises `CodecError` where their number does not fit registers."""
+        if self.registers:
+            return Given(regs=from_bytes(self.registers, data, label, part=self.block is not None))
+        return Given(block=(self.block, data)) if self.block is not None else Given()
+
+
+def forms(codec: MessageCodec) -> list[Form]:
+    """Return the ways in which bytes can be this message, the likeliest first."""
+    blocks = codec.placer.blocks
+    used = dict.fromkeys(
+        place.block
+        for places in codec.placer.placement.place.values()
+        for place in places[:1]
+        if isinstance(place, BlockPlace)
+    )
+    if not used:
+        registers = codec.placer.registers
+        return [Form(name="registers", registers=registers)] if registers else []
+    names = dict.fromkeys([*([codec.body] if codec.body else []), *used])
+    return [Form(name=f"block {name}", block=name, registers=blocks[name].registers) for name in names]
+
+
+def from_bytes(names: Iterable[str], data: bytes, label: str, *, part: bool = False) -> dict[str, int]:
+    """Return registers from bytes, little endian in order; with `part` the last ones may be missing.
+
+    Raises `CodecError` ``truncated`` or ``oversized``.
+    """
+    regs: dict[str, int] = {}
+    at = 0
+    for name in names:
+        size = register_bits(name) // 8
+        piece = data[at : at + size]
+        if len(piece) < size and not (part and at):
+            raise CodecError(
+                "truncated",
+                "the bytes end too early",
+                message_name=label,
+                path=name,
+                byte_offset=at,
+                expected=f"{size} bytes for each of {', '.join(names)}",
+                found=len(data),
+                hint="registers are 8 bytes each, little endian, in this order; or write them as NAME=VALUE",
+            )
+        if not piece:
+            break
+        regs[name] = int.from_bytes(piece, "little")
+        at += size
+    if len(data) > at:
+        raise _oversized(label, at, len(data))
+    return regs
+
+
+def _oversized(label: str, size: int, found: int) -> CodecError:
+    return CodecError(
+        "oversized",
+        "there are bytes behind the message",
+        message_name=label,
+        byte_offset=size,
+        expected=f"{size} bytes",
+        found=found,
+        hint=f"the message ends after {size} bytes: give only these",
+    )
+
+
+def read(codec: MessageCodec, data: bytes | Given, *, request: Value = None) -> tuple[str, Annotation]:
+    """Return how the first fitting form was taken and the message as rows.
+
+    Raises:
+        CodecError: where no form fits; the error of the first.
+        UsageError: ``no-body`` where the message has neither bytes nor registers.
+
+    """
+    if isinstance(data, Given):
+        return "registers", annotate(codec, data, request=request)
+    first: CodecError | ExprError | None = None
+    for form in forms(codec):
+        try:
+            given = form.take(data, codec.label)
+            annotation = annotate(codec, given, request=request)
+            if given.block is not None and len(data) > (size := annotation.sizes.get(given.block[0], 0)):
+                raise _oversized(codec.label, size, len(data))
+        except (CodecError, ExprError) as error:
+            first = first or error
+            continue
+        return form.name, annotation
+    if first is not None:
+        raise first
+    raise UsageError(f"{codec.label} has no bytes of its own", code="no-body", hint="give its registers")
+
+
+def judge(annotation: Annotation) -> tuple[Sure, str, int, int]:
+    """Return how sure a reading is, why, and its bits that match constants and that are as they should be."""
+    matched, clean = 0, 0
+    right: list[str] = []
+    for row in annotation.rows:
+        if not row.given or row.problem is not None:
+            continue
+        if row.const is not None:
+            matched += row.bits
+            right.append(f"{row.path} is {row.const:#x}")
+        elif row.reserved or row.symbol is not None:
+            clean += row.bits
+    if annotation.problems:
+        first = annotation.problems[0]
+        more = len(annotation.problems) - 1
+        because = f"{first.path} {first.message}" + (f", and {more} more" if more else "")
+        return "unlikely", because, matched, clean
+    if right:
+        return "constants-matched", ", ".join(right), matched, clean
+    return "nothing-contradicts", "no constant tells", matched, clean
+
+
+def is_legal(annotation: Annotation, matched: int) -> bool:
+    """Whether a reading stands: no constant is wrong, and without one that is right nothing is missing or left."""
+    if any(problem.code in ("const-mismatch", "fixed-mismatch") for problem in annotation.problems):
+        return False
+    if not any(row.given for row in annotation.rows):
+        return False
+    return bool(matched) or not (annotation.missing or annotation.unused)
+
+
+def reading(
+    spec: Spec,
+    message: str,
+    transport: str,
+    data: bytes | Given,
+    *,
+    config: Mapping[str, int] | None = None,
+    request: Value = None,
+) -> Reading:
+    """Return one reading, legal or not. Raises `CodecError`, `ExprError` or `UsageError` where there is none."""
+    known = {key: value for key, value in (config or {}).items() if key in spec.abi.config}
+    codec = spec.message(message, transport=transport, config=known)
+    form, annotation = read(codec, data, request=request)
+    sure, because, matched, clean = judge(annotation)
+    return Reading(
+        abi=spec.id,
+        title=spec.abi.title,
+        revision=spec.abi.revision,
+        message=message,
+        transport=transport,
+        form=form,
+        means=meaning(spec.abi, codec, annotation),
+        sure=sure,
+        because=because,
+        matched=matched,
+        clean=clean,
+        annotation=annotation,
+    )
+
+
+def legal(found: Iterable[Spec], data: bytes | Given, **options: Value) -> list[Reading]:
+    """Return every legal reading under these specifications, the surest first."""
+    out: list[Reading] = []
+    for spec in found:
+        for transport in spec.abi.transports.values():
+            for message in transport.placements:
+                try:
+                    one = reading(spec, message, transport.name, data, **options)
+                except (CodecError, ExprError, UsageError):
+                    continue
+                whole = not isinstance(data, bytes) or _fills(one, len(data))
+                if whole and is_legal(one.annotation, one.matched):
+                    out.append(one)
+    return sorted(out, key=lambda item: item.rank)
+
+
+def _fills(one: Reading, size: int) -> bool:
+    """Whether the bytes are the whole block, not the start of it."""
+    kind, _, block = one.form.partition(" ")
+    return kind != "block" or one.annotation.sizes.get(block, size) == size
+
+
+def readings(
+    data: bytes | Given,
+    *,
+    abis: Iterable[str] | None = None,
+    revision: str | None = None,
+    config: Mapping[str, int] | None = None,
+) -> Readings:
+    """Return every legal reading of bytes or registers.
+
+    Args:
+        data: the bytes of a message, or registers and memory.
+        abis: where to look; all bundled ABIs by default.
+        revision: one revision instead of all; only with a single ABI.
+        config: configuration keys; an ABI takes those that it has.
+
+    """
+    found, skipped = specs(abis, revision)
+    out = legal(found, data, config=config)
+    hints: list[Hint] = []
+    if not any(item.sure == "constants-matched" for item in out):
+        hints = list(_hints(found, data, config, out))
+    return Readings(readings=tuple(out), hints=tuple(hints), skipped=tuple(skipped))
+
+
+def _hints(
+    found: list[Spec], data: bytes | Given, config: Mapping[str, int] | None, out: list[Reading]
+) -> Iterator[Hint]:
+    """Yield what would fit better: bytes the other way round, or fewer of them."""
+    best = max((item.clean for item in out if item.sure != "unlikely"), default=-1)
+    for width in (8, 4, 2):
+        turned = swapped(data, width)
+        if turned is None or turned == data:
+            continue
+        for item in legal(found, turned, config=config)[:1]:
+            # Without a constant only a clear gain in reserved and named bits says that the order is wrong.
+            if item.sure == "constants-matched" or (item.sure != "unlikely" and best < 0 and item.clean >= 8):
+                text = (
+                    f"with the bytes of each {width}-byte word reversed this is {item.abi}/{item.message}: {item.means}"
+                )
+                yield Hint(kind=f"reversed-{width}", text=text, reading=item)
+                return
+    if isinstance(data, bytes) and not out:
+        yield from _longer(found, data, config)
+
+
+def _longer(found: list[Spec], data: bytes, config: Mapping[str, int] | None) -> Iterator[Hint]:
+    for spec in found:
+        for transport in spec.abi.transports.values():
+            for message in transport.placements:
+                try:
+                    reading(spec, message, transport.name, data, config=config)
+                except CodecError as error:
+                    if error.code != "oversized" or not error.byte_offset:
+                        continue
+                    size = error.byte_offset
+                except (ExprError, UsageError):
+                    continue
+                else:
+                    continue
+                for item in legal([spec], data[:size], config=config)[:1]:
+                    if item.sure == "constants-matched":
+                        text = f"the first {size} bytes are {item.abi}/{item.message}: {item.means}"
+                        yield Hint(kind="longer", text=text, reading=item)
+                        return
+
+
+def swapped(data: bytes | Given, width: int) -> bytes | Given | None:
+    """Return the data with every word of `width` bytes reversed, or None where it is no whole number of words."""
+    if isinstance(data, Given):
+        if width != 8 or not data.regs:
+            return None
+        regs = {
+            name: int.from_bytes(value.to_bytes(8, "little"), "big") if value < 1 << 64 else value
+            for name, value in data.regs.items()
+        }
+        return Given(regs=regs, mem=data.mem, block=data.block)
+    if not data or len(data) % width:
+        return None
+    return b"".join(data[at : at + width][::-1] for at in range(0, len(data), width))

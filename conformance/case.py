@@ -1,0 +1,193 @@
+"""Cases: what is sent to an implementation, and every answer that is right. Plain frozen data, no behaviour of an ABI.
+
+A host case is a sequence of steps; after each call the answer is compared with the alternatives, and then the state.
+A guest case is one conversion against a scripted host. Integers and bytes are Python's own here; the runner writes
+them as the protocol wants.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Memory = tuple[tuple[int, bytes], ...]
+Ranges = tuple[tuple[int, int, str], ...]
+"""``(first page, end page, state)``, sorted, disjoint, private left out."""
+Pages = tuple[tuple[int, int], ...]
+Level = Literal["must", "should", "may", "unspecified", "observed"]
+Role = Literal["host", "guest"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """How the implementation is configured: the protocol's ``configure``.
+
+    Attributes:
+        config: the ABI's own keys.
+        memory: slots as page ranges; None: everything is memory.
+        enabled: whether the call is switched on.
+        max_ranges: bound on the ranges, or None.
+        scratch: the guest's own area as (first page, end page), or None for hosts.
+
+    """
+
+    config: Mapping[str, int] = field(default_factory=dict)
+    memory: Pages | None = None
+    enabled: bool = True
+    max_ranges: int | None = None
+    scratch: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """One right answer to a call.
+
+    Attributes:
+        end: how the call ends.
+        regs: registers and their values after the call; a register that is in neither `regs` nor `may_change`
+            must be as it was sent.
+        mem: bytes after the call; bytes that are in neither `mem` nor `may_change_mem` must be as they were.
+        may_change: registers that are not compared.
+        may_change_mem: (address, size) areas that are not compared.
+        fault: name of the exception with end ``fault``.
+        state: pages that are not private afterwards.
+        facts: facts that are true afterwards, by name.
+        loose: pages whose state is not compared.
+        policies: the policy values under which this answer is the right one.
+        rule: id of the rule that this answer comes from, or None.
+        status: the member of the common taxonomy behind it.
+        why: one sentence for the report.
+
+    """
+
+    end: Literal["return", "replay", "fault", "stop"] = "return"
+    regs: Mapping[str, int] = field(default_factory=dict)
+    mem: Memory = ()
+    may_change: tuple[str, ...] = ()
+    may_change_mem: tuple[tuple[int, int], ...] = ()
+    fault: str | None = None
+    state: Ranges = ()
+    facts: Mapping[str, Pages] = field(default_factory=dict)
+    loose: Pages = ()
+    policies: Mapping[str, str] = field(default_factory=dict)
+    rule: str | None = None
+    status: str = "done"
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inject:
+    """A fault for the next call, in the protocol's words: ``vmm-error``, ``stop-after``, ``event-pending``, ``memory-flip``."""
+
+    fault: str
+    arguments: Mapping[str, int | bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostStep:
+    """One call to a host.
+
+    Attributes:
+        regs: all registers of the call.
+        mem: bytes placed before the call.
+        cpl: privilege of the caller.
+        inject: fault for this call.
+        expected: every right answer, the likeliest first; more than one only where policies or an undefined
+            order of checks leave it open.
+        fields: the request's fields by name, for people.
+        fresh: begin from `HostCase.before` again (a reset) instead of from the state of the step before.
+
+    """
+
+    regs: Mapping[str, int]
+    mem: Memory = ()
+    cpl: int = 0
+    inject: Inject | None = None
+    expected: tuple[Expected, ...] = ()
+    fields: Mapping[str, object] = field(default_factory=dict)
+    fresh: bool = False
+    vcpu: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestTurn:
+    """How the scripted host answers the guest's call number n: what it does and what it says.
+
+    Attributes:
+        kind: ``serve`` (the model host answers rightly, under `inject`), or ``say`` (the script's registers and
+            memory over what the guest sent, whatever that was).
+        inject: fault for a served call.
+        say: response fields to encode over the request, for ``say``; EXPR-free integers.
+        regs: raw registers to answer, for ``say``.
+        mem_at: raw bytes as (block name, offset, bytes), for ``say``.
+
+    """
+
+    kind: Literal["serve", "say"] = "serve"
+    inject: Inject | None = None
+    say: Mapping[str, int] = field(default_factory=dict)
+    regs: Mapping[str, int] = field(default_factory=dict)
+    mem_at: tuple[tuple[str, int, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestScript:
+    """One conversion that a guest is asked for, and how the host behaves.
+
+    Attributes:
+        gpa, pages, to: the conversion; pages of 4 KiB.
+        turns: for call n the turn n; after the last one the host serves rightly.
+        repeat_last: the last turn is repeated for ever instead.
+        done: True, False, or None where both are right.
+        calls: the fewest and most calls that are right (``(0, 0)``: none may be made).
+        must_not_believe: pages that the guest must not report as converted.
+        must_believe: pages that the guest must report where `done` is true or ends so.
+
+    """
+
+    gpa: int
+    pages: int
+    to: str
+    turns: tuple[GuestTurn, ...] = ()
+    repeat_last: bool = False
+    done: bool | None = True
+    calls: tuple[int, int] | None = None
+    must_not_believe: Pages = ()
+    must_believe: Pages = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One case with a permanent id: ``ABI@REVISION.ROLE.TRANSPORT.RULE.NAME``.
+
+    Attributes:
+        rules: ids of the rules that it covers, the first one being what it is about.
+        level: the strictest level of what it asserts.
+        why: one sentence: why this case exists.
+        profile: the profile that it needs, or None for all; `observed` cases have one.
+        kind: where it comes from: ``rule``, ``pair``, ``progress``, ``reserved``, ``footprint``, ``example``,
+            ``regression``, ``guest``.
+        features: protocol features without which it is skipped: ``inject``, ``exits``, ``local-steps``.
+
+    """
+
+    id: str
+    abi: str
+    revision: str
+    role: Role
+    transport: str
+    rules: tuple[str, ...]
+    level: Level
+    why: str
+    kind: str
+    setup: Setup = field(default_factory=Setup)
+    before: Ranges = ()
+    facts: Mapping[str, Pages] = field(default_factory=dict)
+    steps: tuple[HostStep, ...] = ()
+    script: GuestScript | None = None
+    profile: str | None = None
+    features: tuple[str, ...] = ()
+    reference: str | None = None
