@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from hvabi.abi.errors import CodecError
 from hvabi.abi.model import BlockPlace
+from hvabi.abi.scope import Fields, Scope
 from hvabi.abi.wire import register_bits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hvabi.abi.codec import MessageCodec
-    from hvabi.abi.scope import Fields, Scope
     from hvabi.abi.values import Value
 
 
@@ -88,16 +88,44 @@ class GivenReader:
                 )
         return bytes(out)
 
-    def start(self, request: Value = None) -> tuple[Fields, Scope]:
+    def start(self, request: Fields | Value = None) -> tuple[Fields, Scope]:
         """Begin to read the codec's message: its fields, fetched on demand, and the names of expressions."""
-        fields, scope = self._codec.reader(self, request=request)
+        codec = self._codec
+        busy: set[str] = set()
+
+        def fetch(name: str) -> Value:
+            if name in busy:
+                raise CodecError(
+                    "missing-field",
+                    "is not known, and what it depends on neither",
+                    message_name=codec.label,
+                    path=name,
+                    hint="give the registers of the message too",
+                )
+            busy.add(name)
+            try:
+                return codec.placer.fetch(name, scope, self)
+            finally:
+                busy.discard(name)
+
+        fields = Fields(codec.message.fields, fetch)
+        if request is None:
+            scope = Scope(codec.static, request=fields)
+        else:
+            sent = request if isinstance(request, Fields) else _fields(request)
+            scope = Scope(codec.static, request=fields, response=sent, local={"request": sent, "response": fields})
         self._scope = scope
-        for name, item in self._codec.message.fields.items():
-            place = self._codec.placer.place_of(name)
+        for name, item in codec.message.fields.items():
+            place = codec.placer.place_of(name)
             if item.is_list and isinstance(place, BlockPlace) and not self.has(place.block):
                 # The default of its count may be its length: without bytes there is neither.
                 fields.put(name, ())
         return fields, scope
+
+
+def _fields(value: Value) -> Fields:
+    known = dict(zip(value._fields, value, strict=True))
+    return Fields(known, known.__getitem__)
 
 
 def _default_base(codec: MessageCodec, block: str) -> int:

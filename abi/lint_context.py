@@ -13,6 +13,7 @@ from hvabi.abi.source_node import find
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from hvabi.abi.calls import Answer, Call
     from hvabi.abi.diagnostics import Collector, Severity
     from hvabi.abi.expr import Expr
     from hvabi.abi.model import Guard, Pointer
@@ -122,6 +123,18 @@ def policy_choices(abi: Abi, guards: Iterable[Guard]) -> Iterator[dict[str, str]
     values = [tuple(abi.policies[name].values) for name in names]
     for chosen in itertools.islice(itertools.product(*values), 4096):
         yield dict(zip(names, chosen, strict=True))
+
+
+def answers_of(call: Call) -> Iterator[Answer]:
+    """Yield every answer of a call: of its rules, its outcomes, and what an errno of user space becomes."""
+    for rule in call.rules:
+        if rule.answer is not None:
+            yield rule.answer
+    for answers in call.outcomes.values():
+        yield from answers
+    for row in call.vmm.errno if call.vmm else ():
+        if row.answer is not None:
+            yield row.answer
 
 
 def listed(names: Sequence[str], limit: int = 8) -> str:

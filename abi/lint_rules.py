@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hvabi.abi.expr import Attr, Int, Name, Unary, names, walk
-from hvabi.abi.lint_context import covers, is_shared, listed
+from hvabi.abi.lint_context import answers_of, covers, is_shared, listed
 from hvabi.abi.lint_transports import blocks_of
 from hvabi.abi.schema import load, near
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from hvabi.abi.calls import Answer, Call, Rule
+    from hvabi.abi.calls import Call, Rule
     from hvabi.abi.expr import Expr
     from hvabi.abi.lint_calls import CallScopes
     from hvabi.abi.lint_context import Context
@@ -267,21 +267,10 @@ def _literals(expr: Expr) -> Iterator[int]:
 def _written(call: Call, name: str) -> Iterator[Expr]:
     """Yield every expression that some answer of a call writes to a response field, or to a part of it."""
     outer = name.partition(".")[0]
-    for answer in _answers(call):
+    for answer in answers_of(call):
         for field, expr in answer.fields.items():
             if field in {name, outer}:
                 yield expr
-
-
-def _answers(call: Call) -> Iterator[Answer]:
-    for rule in call.rules:
-        if rule.answer is not None:
-            yield rule.answer
-    for answers in call.outcomes.values():
-        yield from answers
-    for row in call.vmm.errno if call.vmm else ():
-        if row.answer is not None:
-            yield row.answer
 
 
 def check_rule_ids(contexts: Iterable[Context]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hvabi.abi.errors import ExprError
 from hvabi.abi.expr import evaluate, names
+from hvabi.abi.lint_context import answers_of
 from hvabi.abi.lint_messages import check_constants, codec_entries
 from hvabi.abi.lint_scope import NameScope, static_entries
 from hvabi.abi.model import BlockPlace, Guard, PairPlace, RegisterPlace
@@ -383,6 +384,7 @@ class _Placing:
         return [(place.block, lo, lo + inner.bits - 1)]
 
     def _check_overlap(self, parts: list[_Part]) -> None:
+        together = self._written_together()
         for number, part in enumerate(parts):
             for other in parts[:number]:
                 if (
@@ -391,17 +393,25 @@ class _Placing:
                     and part.lo <= other.hi
                     and other.lo <= part.hi
                     and _meet(part.guard, other.guard)
+                    and (together is None or any({part.field, other.field} <= fields for fields in together))
                 ):
                     shared = min(part.hi, other.hi) - max(part.lo, other.lo) + 1
-                    # An answer may use the same bits for one field or another, never for both at once.
-                    only_answer = "request" not in self._roles()
-                    add = self.report.warning if only_answer else self.report.error
-                    add(
+                    self.report.error(
                         part.pointer,
                         "place-overlap",
                         f"`{part.field}` and `{other.field}` share {shared} bits of {part.home}",
                         "give `bits` where a register or a word holds several fields",
                     )
+
+    def _written_together(self) -> list[set[str]] | None:
+        """Return the sets of fields that answers write at once; None for a message that is sent as a whole.
+
+        The same bits of an answer may be one field or another, but never both in one answer.
+        """
+        calls = [call for call in self.context.abi.calls.values() if call.response == self.message.name]
+        if not calls:
+            return None
+        return [{name.partition(".")[0] for name in answer.fields} for call in calls for answer in answers_of(call)]
 
     def _check_blocks(self) -> None:
         order = list(self.blocks)

@@ -44,7 +44,6 @@ IDS: Mapping[str, str] = {
     "schema-range": "A number is smaller or larger than it may be.",
     "schema-length": "A text, list or mapping has too few or too many members.",
     "schema-duplicate": "A list has the same member twice.",
-    "schema-invalid": "A value does not fit the schema in another way.",
 }
 """Every id of this module, with one sentence each."""
 
@@ -190,12 +189,10 @@ def _explain(error: ValidationError) -> Iterator[Problem]:
         case "anyOf" | "oneOf":
             yield from _choose(error, pointer)
         case other:
-            yield problem("schema-invalid", f"{_place(pointer)} does not fit the schema ({other})")
+            yield problem("schema-value", f"{_place(pointer)} does not fit the schema ({other})")
 
 
-def _unknown_keys(
-    pointer: Pointer, schema: Mapping[str, Any], instance: Mapping[object, Any]
-) -> Iterator[Problem]:
+def _unknown_keys(pointer: Pointer, schema: Mapping[str, Any], instance: Mapping[object, Any]) -> Iterator[Problem]:
     known = schema.get("properties", {})
     patterns = schema.get("patternProperties", {})
     for key in instance:
@@ -237,11 +234,7 @@ def _wrong_length(error: ValidationError, pointer: Pointer, schema: Mapping[str,
     if error.validator == "items":
         return f"{_place(pointer)} has {count} members, it must have {len(schema['prefixItems'])}"
     if error.validator in {"minLength", "maxLength"}:
-        return (
-            f"{_place(pointer)} is empty"
-            if not count
-            else f"{_place(pointer)} has more than {limit} characters"
-        )
+        return f"{_place(pointer)} is empty" if not count else f"{_place(pointer)} has more than {limit} characters"
     if not count:
         return f"{_place(pointer)} is empty"
     word = "at least" if str(error.validator).startswith("min") else "at most"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Sequence
 
-    from hvabi.backend.statecodes import StateCodes
+    from hvabi.backend.statecodes import S, StateCodes
 
 
 class InvariantError(AssertionError):
@@ -44,7 +44,7 @@ def check_chunks(
     _require("count", ranges == count)
 
 
-def check_table(table: StateCodes[Hashable], all_codes: Sequence[Sequence[int]]) -> None:
+def check_table(table: StateCodes[S], all_codes: Sequence[Sequence[int]]) -> None:
     """Prove that each live state has one code and each stored code a live state."""
     free = set(table.free)
     live = {code: state for code, state in enumerate(table.states) if code not in free}

@@ -261,9 +261,7 @@ def test_a_call_against_a_byte_by_byte_oracle(
     assert memory.peek(window.start, len(window)) == bytes(real.get(at, 0x11) for at in window)
     assert {at for at in window if memory.reads_of(at)} == fetched
     assert max(memory.reads_of(at) for at in window) <= 1
-    assert {start + i: b for start, data in call.written for i, b in enumerate(data)} == {
-        at: mine[at] for at in wrote
-    }
+    assert {start + i: b for start, data in call.written for i, b in enumerate(data)} == {at: mine[at] for at in wrote}
     starts = [start for start, _ in call.written]
     assert starts == sorted(starts)
     assert all(start - 1 not in wrote for start in starts)  # merged

@@ -307,6 +307,8 @@ BROKEN: dict[str, Callable[[RangeMap[PageState]], object]] = {
     "chunk-size": lambda m: setattr(m, "_chunk_size", 2),
     "first-chunk": lambda m: m._firsts.__setitem__(0, 0),
     "chunk-first": add_an_empty_chunk,
+    "chunk-fill": lambda m: m._split(0),
+    "codes": lambda m: m._codes[0].__setitem__(0, 200),
     "states": lambda m: m._code_of.clear(),
     "chunks": lambda m: m._firsts.append(99),
 }

@@ -122,11 +122,7 @@ def test_wrong_json_is_refused_with_the_place(path: tuple[Any, ...], value: obje
 
 
 JUNK = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.text(max_size=6)
-    | st.sampled_from(["0x1", "0x2", "shared"]),
+    st.none() | st.booleans() | st.integers() | st.text(max_size=6) | st.sampled_from(["0x1", "0x2", "shared"]),
     lambda each: st.lists(each, max_size=3) | st.dictionaries(st.text(max_size=4), each, max_size=3),
     max_leaves=8,
 )

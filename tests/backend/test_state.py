@@ -34,9 +34,7 @@ def convert(backend: Backend, start: int, end: int, to: PageState) -> Outcome:
 def test_a_conversion_is_done_as_a_whole() -> None:
     backend = Backend()
     assert convert(backend, 4, 9, S) == Outcome(Status.DONE, 5, 9, (Change(4, 9, P, S),))
-    assert convert(backend, 6, 12, R) == Outcome(
-        Status.DONE, 6, 12, (Change(6, 9, S, R), Change(9, 12, P, R))
-    )
+    assert convert(backend, 6, 12, R) == Outcome(Status.DONE, 6, 12, (Change(6, 9, S, R), Change(9, 12, P, R)))
     assert backend.query() == ((4, 6, S), (6, 12, R))
     assert convert(backend, 6, 12, R) == Outcome(Status.DONE, 6, 12, ())  # there already
     assert backend.runs(3, 8) == ((3, 4, P), (4, 6, S), (6, 8, R))
@@ -103,9 +101,7 @@ AT_THE_BOUND = {
 }
 
 
-@pytest.mark.parametrize(
-    "bound", [{"max_ranges": 2}, {"max_bytes": 2 * RANGE_BYTES + 7}], ids=["ranges", "bytes"]
-)
+@pytest.mark.parametrize("bound", [{"max_ranges": 2}, {"max_bytes": 2 * RANGE_BYTES + 7}], ids=["ranges", "bytes"])
 @pytest.mark.parametrize(("start", "end", "to", "status"), AT_THE_BOUND.values(), ids=AT_THE_BOUND.keys())
 def test_at_the_bound(bound: dict[str, int], start: int, end: int, to: PageState, status: str) -> None:
     backend = Backend(**bound)  # type: ignore[arg-type] # keywords out of the table
@@ -136,9 +132,7 @@ STEP = st.tuples(st.integers(0, 11), st.integers(0, 12), st.sampled_from([P, S, 
 @given(st.integers(0, 4), st.lists(STEP, max_size=30))
 def test_bounded_conversions_against_pages(bound: int, steps: list[tuple[int, int, PageState]]) -> None:
     def ranges(pages: list[PageState]) -> int:
-        return sum(
-            1 for i, page in enumerate(pages) if page is not P and (i == 0 or pages[i - 1] is not page)
-        )
+        return sum(1 for i, page in enumerate(pages) if page is not P and (i == 0 or pages[i - 1] is not page))
 
     backend = Backend(max_ranges=bound)
     pages = [P] * 24
