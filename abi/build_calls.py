@@ -49,6 +49,7 @@ def _answer(builder: Builder, data: Data, pointer: Pointer) -> Answer:
         end=data.get("end", "return"),
         fields=builder.exprs(data.get("answer"), (*pointer, "answer")),
         may_change=tuple(data.get("may-change", ())),
+        nonzero=tuple(data.get("nonzero", ())),
         fault=data.get("fault"),
         reason=data.get("reason"),
         cannot=data.get("cannot"),
@@ -83,7 +84,7 @@ def _rule(builder: Builder, data: Data, pointer: Pointer) -> Rule:
     answer = None
     if has_answer:
         # ``when`` and the guard of a rule limit the rule itself, not its answer.
-        own = {key: data[key] for key in (*_ANSWER_KEYS, "may-change") if key in data}
+        own = {key: data[key] for key in (*_ANSWER_KEYS, "may-change", "nonzero") if key in data}
         answer = _answer(builder, own, pointer)
     return Rule(
         id=data["id"],
@@ -188,7 +189,7 @@ def _vmm(builder: Builder, data: Data, pointer: Pointer) -> Vmm:
     rows = []
     for number, item in enumerate(data["errno"]):
         where = (*pointer, "errno", number)
-        own = {key: item[key] for key in (*_ANSWER_KEYS, "may-change") if key in item}
+        own = {key: item[key] for key in (*_ANSWER_KEYS, "may-change", "nonzero") if key in item}
         rows.append(
             ErrnoAnswer(
                 errno=None if item["is"] == "any" else _number(builder, item["is"], (*where, "is")),

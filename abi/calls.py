@@ -38,12 +38,14 @@ because the two layers do not know each other. A test holds them equal."""
 class Answer:
     """How a call ends: the response fields that are written, or a replay, a fault or a stop.
 
-    `cannot` is the reason why this answer never happens; then nothing else is set.
+    `cannot` is the reason why this answer never happens; then nothing else is set. Of a field in `nonzero` any value
+    but 0 is right under the profile ``spec``: the host chooses it.
     """
 
     end: End = "return"
     fields: Mapping[str, Expr] = field(default_factory=dict)
     may_change: tuple[str, ...] = ()
+    nonzero: tuple[str, ...] = ()
     fault: str | None = None
     reason: str | None = None
     cannot: str | None = None

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from hvabi.abi import (
     lint_build,
+    lint_call_scopes,
     lint_calls,
     lint_examples,
     lint_guards,
     lint_messages,
+    lint_places,
     lint_rules,
     lint_scope,
     lint_transports,
@@ -79,7 +81,9 @@ ALL_IDS: Mapping[str, str] = {
     **lint_build.IDS,
     **lint_scope.IDS,
     **lint_messages.IDS,
+    **lint_places.IDS,
     **lint_transports.IDS,
+    **lint_call_scopes.IDS,
     **lint_calls.IDS,
     **lint_rules.IDS,
     **lint_guards.IDS,
@@ -143,7 +147,16 @@ class _Run:
     def _source(self, source: SourceFile, path: Path) -> dict[str, Any] | None:
         report = Report(source=source, collector=self.collector)
         if source.line(1) != LICENSE_LINE:
-            report.error((), "file-license", "the first line is not the license tag", f"write {LICENSE_LINE}")
+            self.collector.add(
+                Diagnostic(
+                    id="file-license",
+                    path=source.path,
+                    line=1,
+                    message="the first line is not the license tag",
+                    hint=f"write {LICENSE_LINE}",
+                    source_line=source.line(1),
+                )
+            )
         found = schema.validate(source)
         self.collector.extend(found)
         if found:
@@ -192,10 +205,11 @@ class _Run:
         lint_messages.check_messages(context)
         lint_transports.check_transports(context)
         for call in abi.calls.values():
-            scopes = lint_calls.CallScopes(context, call)
+            scopes = lint_calls.CallChecks(context, call)
             scopes.check()
             lint_rules.RuleChecks(scopes).check()
         lint_rules.check_statuses(context)
+        lint_rules.check_status_written(context)
         lint_guards.check_uses(context, shared)
         lint_examples.check_examples(context, code=not report.errors)
 
@@ -234,7 +248,17 @@ class _Run:
             return
         call = inner.calls[vmm.call] if vmm.call else inner.convert_call or next(iter(inner.calls.values()))
         message = inner.messages.get(call.request)
-        for field in vmm.request if message is not None else ():
+        if message is None:
+            return
+        given = {field.partition(".")[0] for field in vmm.request}
+        for item in message.fields.values():
+            if not (item.name in given or item.const or item.default or item.reserved or item.is_list):
+                context.report.error(
+                    (*vmm.pointer, "request"),
+                    "vmm-field-missing",
+                    f"field `{item.name}` of the request of `{vmm.abi}` has no default and is not set",
+                )
+        for field in vmm.request:
             first = field.partition(".")[0]
             if first not in message.fields:
                 context.report.error(

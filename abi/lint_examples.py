@@ -142,13 +142,14 @@ class _ExampleCheck:
                 self.report.error(self.where, "example-state", f"revision {revision} has no such call or transport")
                 continue
             place = {"transport": self.data["transport"], "config": self.data.get("config")}
-            request, sent = self._request(spec.message(call.request, **place))
-            if call.response is not None and "response" in self.data and "answer" in self.data:
-                self._response(spec.message(call.response, **place), request, sent)
+            request = self._request(spec.message(call.request, **place))
+            if request and call.response and "response" in self.data and "answer" in self.data:
+                self._response(spec.message(call.response, **place), *request)
 
-    def _request(self, codec: MessageCodec) -> tuple[Any, Wire]:
-        """Check the request both ways; return it decoded, and what travels."""
+    def _request(self, codec: MessageCodec) -> tuple[Any, Wire] | None:
+        """Check the request both ways; return it decoded and what travels, None where it is wrong already."""
         given = self.data["request"]
+        before = self.report.errors
         wire = codec.encode(codec.complete(given))
         regs, mem = self.data.get("regs", {}), self._memory("mem", self.data)
         if "regs" in self.data:
@@ -156,6 +157,8 @@ class _ExampleCheck:
         if "body" in self.data:
             self._same_bytes("body", bytes.fromhex(self.data["body"]), wire.body)
         self._same_memory("mem", mem, wire.mem)
+        if self.report.errors != before:
+            return None
         sent = Wire(regs={**wire.regs, **regs}, mem=merge([*wire.mem, *mem]))
         decoded = codec.decode(sent)
         self._same_fields("request", given, plain(decoded))

@@ -6,6 +6,7 @@ import re
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING
 
+from hvabi.abi.lint_context import is_shared
 from hvabi.abi.model import Guard
 from hvabi.abi.schema import near
 from hvabi.abi.specification import SPEC_PROFILE, Abi
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from hvabi.abi.lint_context import Context
-    from hvabi.abi.model import Pointer
+    from hvabi.abi.model import Field, Pointer
 
 IDS: Mapping[str, str] = {
     "revision-default": "Not exactly one revision is the default.",
@@ -200,8 +201,7 @@ def check_uses(context: Context, shared: Mapping[str, Mapping[str, object]]) -> 
     """Warn about shared files of which nothing is used. To be called when all expressions have been seen."""
     abi: Abi = context.abi
     layouts = set(_layouts(abi))
-    enums = {item.enum.name for message in abi.messages.values() for item in message.fields.values() if item.enum}
-    enums |= {item.enum.name for layout in abi.layouts.values() for item in layout.fields.values() if item.enum}
+    enums = {item.enum.name for item in _own_fields(abi) if item.enum}
     errnos = {str(row["is"]) for call in context.data["calls"].values() for row in call.get("vmm", {}).get("errno", ())}
     for number, name in enumerate(context.data.get("uses", ())):
         part = shared.get(name)
@@ -223,10 +223,17 @@ def _table(part: object, key: str) -> Mapping[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def _layouts(abi: Abi) -> Iterator[str]:
+def _own_fields(abi: Abi) -> Iterator[Field]:
     for message in abi.messages.values():
-        for item in message.fields.values():
-            yield from (each.name for each in (item.word, item.items) if each)
+        yield from message.fields.values()
+    for layout in abi.layouts.values():
+        if not is_shared(layout.pointer):
+            yield from layout.fields.values()
+
+
+def _layouts(abi: Abi) -> Iterator[str]:
+    for item in _own_fields(abi):
+        yield from (each.name for each in (item.word, item.items) if each)
     for transport in abi.transports.values():
         for placement in transport.placements.values():
             yield from (block.layout.name for block in placement.blocks.values() if block.layout)

@@ -182,7 +182,8 @@ def check_field(item: Field, report: Report, values: Mapping[str, int] | None = 
             "enum-width",
             f"enum `{item.enum.name}` has {item.enum.bits} bits, field {item.name} has {item.bits}",
         )
-    if item.word is not None and (item.word.size > WORD_BYTES or item.word.size * 8 != item.bits):
+    # A word without fields stands for a layout that could not be built.
+    if item.word and item.word.fields and (item.word.size > WORD_BYTES or item.word.size * 8 != item.bits):
         report.error(
             (*item.pointer, "word"),
             "word-size",

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from hvabi.abi.expr import Attr, Int, Name, Unary, names, walk
 from hvabi.abi.lint_context import answers_of, covers, is_shared, listed
-from hvabi.abi.lint_transports import blocks_of
+from hvabi.abi.lint_places import blocks_of
 from hvabi.abi.schema import load, near
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from hvabi.abi.calls import Call, Rule
+    from hvabi.abi.calls import Answer, Call, Rule
     from hvabi.abi.expr import Expr
-    from hvabi.abi.lint_calls import CallScopes
+    from hvabi.abi.lint_call_scopes import CallScopes
     from hvabi.abi.lint_context import Context
     from hvabi.abi.model import Enum, Field, Layout, Pointer
 
@@ -28,6 +28,7 @@ IDS: Mapping[str, str] = {
     "rule-unreachable": "An earlier rule makes the same check wherever this one does, so this one never fails first.",
     "rule-observed": "A rule of level `observed` is under no policy, so that no profile can name it.",
     "rule-reserved": "A field that a check `reserved` names is not declared as reserved.",
+    "answer-status": "An answer writes some fields of the response and no status.",
     "status-not-produced": "No answer produces a value of a status enum, and no note says why.",
 }
 """Every id of this module, with one sentence each."""
@@ -244,6 +245,29 @@ def check_statuses(context: Context) -> None:
                     "write the rule or outcome that does, or a `note` that says why there is none",
                     key=value.name,
                 )
+
+
+def check_status_written(context: Context) -> None:
+    """Check that every answer that writes something writes a status: a field with an enum that tells failure."""
+    for call in context.abi.calls.values():
+        response = context.abi.messages.get(call.response or "")
+        statuses = [
+            item.name
+            for item in (response.fields.values() if response else ())
+            if (item.enum or (item.word and any(part.enum for part in item.word.fields.values())))
+            and _tells_failure(call, item.name)
+        ]
+        for answer in answers_of(call) if statuses else ():
+            if answer.end == "return" and answer.fields and not any(_writes(answer, name) for name in statuses):
+                context.report.error(
+                    (*answer.pointer, "answer"),
+                    "answer-status",
+                    f"this answer writes none of {listed(statuses)}, so nothing tells success from failure",
+                )
+
+
+def _writes(answer: Answer, name: str) -> bool:
+    return any(field.partition(".")[0] == name for field in answer.fields)
 
 
 def _tells_failure(call: Call, name: str) -> bool:

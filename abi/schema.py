@@ -134,7 +134,7 @@ def near(name: object, known: Iterable[str]) -> str | None:
     names = sorted(known)
     folded = {each.casefold().replace("_", "-"): each for each in names}
     wanted = str(name)[:120].casefold().replace("_", "-")
-    close = difflib.get_close_matches(wanted, folded, n=2, cutoff=0.7)
+    close = [wanted] if wanted in folded else difflib.get_close_matches(wanted, folded, n=2, cutoff=0.7)
     if close:
         return f"did you mean `{'` or `'.join(folded[each] for each in close)}`?"
     if names and len(names) <= 16:
@@ -175,17 +175,17 @@ def _explain(error: ValidationError) -> Iterator[Problem]:
             hint = near(instance, words) if isinstance(instance, str) else None
             if hint is None or not hint.startswith("did"):
                 hint = f"write {_either(words)}"
-            yield problem("schema-value", f"{show(instance)} is not possible for {_place(pointer)}", hint)
+            yield problem("schema-value", f"{_shown(instance)} is not possible for {_place(pointer)}", hint)
         case "pattern":
-            yield problem("schema-name", f"{show(instance)} does not have the right form", _form(schema))
+            yield problem("schema-name", f"{_shown(instance)} does not have the right form", _form(schema))
         case "minimum" | "maximum":
             word = "at least" if error.validator == "minimum" else "at most"
-            yield problem("schema-range", f"{_place(pointer)} is {show(instance)}, it must be {word} {limit}")
+            yield problem("schema-range", f"{_place(pointer)} is {_shown(instance)}, it must be {word} {limit}")
         case "minItems" | "minLength" | "minProperties" | "maxItems" | "maxLength" | "items":
             yield problem("schema-length", _wrong_length(error, pointer, schema))
         case "uniqueItems":
             twice = next(item for n, item in enumerate(instance) if item in instance[:n])
-            yield problem("schema-duplicate", f"{_place(pointer)} has {show(twice)} twice")
+            yield problem("schema-duplicate", f"{_place(pointer)} has {_shown(twice)} twice")
         case "anyOf" | "oneOf":
             yield from _choose(error, pointer)
         case other:
@@ -246,6 +246,8 @@ def _choose(error: ValidationError, pointer: Pointer) -> Iterator[Problem]:
     value: Any = error.validator_value
     branches: list[Any] = list(value)
     if all(set(branch) == {"required"} for branch in branches):
+        if not isinstance(error.instance, dict):
+            return  # Reported as a wrong type.
         yield _wrong_keys(error, pointer, [tuple(branch["required"]) for branch in branches])
         return
     by_branch: dict[int, list[ValidationError]] = {}
@@ -302,6 +304,10 @@ def _type_of(value: object) -> str:
         if isinstance(value, kind):
             return name
     return "null" if value is None else "number"
+
+
+def _shown(value: object) -> str:
+    return _TYPES[_type_of(value)] if isinstance(value, (dict, list)) else show(value)
 
 
 def _either(words: Sequence[str]) -> str:

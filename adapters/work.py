@@ -113,13 +113,16 @@ class Work:
             yield from self._convert(group)
 
     def _prevalidate(self) -> None:
-        first = self.index
+        first = self._first()
         for part in self.parts():
+            if isinstance(part, _Broken):
+                # Nothing is done: the answer counts from the first element, not from the bad one.
+                self.index = first
+                raise Stopped(Status(part.rule.means or "invalid"), rule=part.rule)
             if part.to is not None and part.pages and self.absent != "allow":
                 must = self.absent == "refuse" or part.to is PageState.PRIVATE
                 if must and not self.backend.layout.contains(part.start, part.start + part.pages):
-                    # Nothing is done: the answer counts from the first element, not from the bad one.
-                    self.index = self._first()
+                    self.index = first
                     raise Stopped(Status.OUT_OF_RANGE, to=part.to)
         self.index = first
 
@@ -171,8 +174,6 @@ class Work:
         first = group[0]
         self.index, self.part_done = first.index, 0
         if isinstance(first, _Broken):
-            if self.prevalidate:
-                self.index = self._first()
             raise Stopped(Status(first.rule.means or "invalid"), rule=first.rule)
         self.last_to = first.to or self.last_to
         total = sum(part.pages for part in group)

@@ -51,6 +51,7 @@ class Expected:
             must be as it was sent.
         mem: bytes after the call; bytes that are in neither `mem` nor `may_change_mem` must be as they were.
         may_change: registers that are not compared.
+        nonzero: (register, mask): these bits may have any value but 0.
         may_change_mem: (address, size) areas that are not compared.
         fault: name of the exception with end ``fault``.
         state: pages that are not private afterwards.
@@ -67,6 +68,7 @@ class Expected:
     regs: Mapping[str, int] = field(default_factory=dict)
     mem: Memory = ()
     may_change: tuple[str, ...] = ()
+    nonzero: tuple[tuple[str, int], ...] = ()
     may_change_mem: tuple[tuple[int, int], ...] = ()
     fault: str | None = None
     state: Ranges = ()
@@ -117,18 +119,19 @@ class GuestTurn:
     """How the scripted host answers the guest's call number n: what it does and what it says.
 
     Attributes:
-        kind: ``serve`` (the model host answers rightly, under `inject`), or ``say`` (the script's registers and
-            memory over what the guest sent, whatever that was).
+        kind: ``serve`` (the model host does the work and answers rightly, under `inject`; then `say` and `regs` are
+            laid over its answer), or ``say`` (the model host does nothing; only `say` and `regs` are answered).
         inject: fault for a served call.
-        say: response fields to encode over the request, for ``say``; EXPR-free integers.
-        regs: raw registers to answer, for ``say``.
-        mem_at: raw bytes as (block name, offset, bytes), for ``say``.
+        say: response fields to encode: integers, or EXPRs over the guest's actual request and, for ``serve``, the
+            right response (``response.next_gpa + 4096``).
+        regs: raw registers to answer.
+        mem_at: raw bytes to answer as (block name, offset in it, bytes).
 
     """
 
     kind: Literal["serve", "say"] = "serve"
     inject: Inject | None = None
-    say: Mapping[str, int] = field(default_factory=dict)
+    say: Mapping[str, int | str] = field(default_factory=dict)
     regs: Mapping[str, int] = field(default_factory=dict)
     mem_at: tuple[tuple[str, int, bytes], ...] = ()
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from hvabi.backend import PageState
+    from hvabi.backend import PageState, Status
 
 Radix = Literal["decimal", "hex"]
 """How a number is read whose radix the trace does not state."""
@@ -26,18 +24,18 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ambiguity:
-    """A number that can be read in two ways with two results.
+    """A number that can be read in two ways with two results; the event that has it is the decimal reading.
 
     Attributes:
         field: name of the field in the ABI.
         text: the digits as they stand in the trace.
-        pages: how many 4 KiB pages the call is about, by reading.
+        in_hex: the same event when they are hexadecimal.
 
     """
 
     field: str
     text: str
-    pages: Mapping[Radix, int]
+    in_hex: TraceEvent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +51,9 @@ class TraceEvent:
         pages: number of 4 KiB pages; the decimal reading where the number is ambiguous.
         to: the state asked for, or None where the call asks for none that is known.
         attempt: True where the trace shows that the call was made, and not how it ended.
-        ambiguous: the readings of the page count where there is more than one, else None.
-        broken: ids of the rules for the guest that the call breaks, in the order of the specification.
+        ambiguous: the other reading where a number has two, else None.
+        refused: how the ABI refuses such a call whatever the state of the pages is, or None.
+        broken: ids of the rules that the call breaks: those for the guest, then the one by which it is refused.
 
     """
 
@@ -67,6 +66,7 @@ class TraceEvent:
     to: PageState | None
     attempt: bool
     ambiguous: Ambiguity | None = None
+    refused: Status | None = None
     broken: tuple[str, ...] = ()
 
     @property
@@ -76,9 +76,7 @@ class TraceEvent:
 
     def read_as(self, radix: Radix) -> TraceEvent:
         """Return the event under one reading; the same event where nothing is ambiguous."""
-        if self.ambiguous is None or self.ambiguous.pages[radix] == self.pages:
-            return self
-        return replace(self, pages=self.ambiguous.pages[radix])
+        return self.ambiguous.in_hex if self.ambiguous is not None and radix == "hex" else self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from hvabi.abi.registry import load
 from hvabi.abi.scope import Fields, Scope, static_names
 from hvabi.adapters.checks import Context, element_enums, keeps
 from hvabi.adapters.work import direction
+from hvabi.backend import Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,11 +22,12 @@ _CACHE = 1 << 13
 
 
 class Meant(NamedTuple):
-    """Pages from the byte address `gpa` on, the state asked for, and the rules for the guest that are broken."""
+    """`pages` of 4 KiB from the byte address `gpa` on, and the rest as in `hvabi.traces.event.TraceEvent`."""
 
     gpa: int
     pages: int
     to: PageState | None
+    refused: Status | None
     broken: tuple[str, ...]
 
 
@@ -51,7 +53,8 @@ class Meaning:
         self._static = static_names(spec.abi, spec.transport(), spec.config(config))
         self._define = {name: item.expr for name, item in call.define.items()}
         self._convert = call.convert
-        self._rules = tuple(rule for rule in call.rules if rule.binds == "guest" and rule.on == "request")
+        self._guest_rules = tuple(rule for rule in call.rules if rule.binds == "guest" and rule.on == "request")
+        self._host_rules = tuple(rule for rule in call.rules if rule.binds == "host" and rule.scope == "call")
         self._context = Context(
             backend=None,
             readable=lambda _: True,
@@ -77,9 +80,16 @@ class Meaning:
             request=Fields(values, values.__getitem__),
             local={"cpl": 0, "enabled": 1},
         )
+        broken = [rule.id for rule in self._guest_rules if not keeps(rule, scope, self._context)]
+        first = next((rule for rule in self._host_rules if not keeps(rule, scope, self._context)), None)
+        refused = None
+        if first is not None and first.means != Status.DONE:
+            refused = Status(first.means or Status.INVALID)
+            broken.append(first.id)
         return Meant(
             scope.int(self._convert.start),
-            scope.int(self._convert.pages),
+            max(scope.int(self._convert.pages), 0),
             direction(self._convert.to, scope),
-            tuple(rule.id for rule in self._rules if not keeps(rule, scope, self._context)),
+            refused,
+            tuple(broken),
         )

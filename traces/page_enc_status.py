@@ -9,6 +9,7 @@ readings give differently is reported as ambiguous and carries both.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hvabi.abi.diagnostics import escape
@@ -20,7 +21,6 @@ from hvabi.traces.text import printk_time
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hvabi.traces.event import Radix
     from hvabi.traces.reader import Line
 
 ABI = "kvm-page-enc-status"
@@ -98,35 +98,32 @@ class PageEncStatusReader:
         return gpa, npages, enc
 
     def _event(self, line: Line, time: float | None, gpa: str, npages: str, enc: str) -> TraceEvent:
-        address, attribute = int(gpa, 16), _least(enc)
-        readings: dict[Radix, int] = {}
-        if npages.isdecimal():
-            readings["decimal"] = int(npages)
-        else:
+        if not npages.isdecimal():
             self.hex_only += 1
             self.first_hex_only = self.first_hex_only or line.number
-        readings["hex"] = int(npages, 16)
-        meant = {
-            radix: self._meaning.of(gpa=address, npages=count, enc=attribute)
-            for radix, count in readings.items()
-            if self._meaning.fits(npages=count)
-        }
-        pages = {radix: each.pages for radix, each in meant.items()}
-        ambiguous = None
-        if len(set(pages.values())) > 1:
-            ambiguous = Ambiguity(field="npages", text=npages, pages=pages)
-        first = next(iter(meant.values()))
+            return self._reading(line, time, gpa, int(npages, 16), enc)
+        event = self._reading(line, time, gpa, int(npages), enc)
+        if int(npages) == int(npages, 16) or not self._meaning.fits(npages=int(npages, 16)):
+            return event
+        in_hex = self._reading(line, time, gpa, int(npages, 16), enc)
+        if in_hex == event:
+            return event
+        return replace(event, ambiguous=Ambiguity(field="npages", text=npages, in_hex=in_hex))
+
+    def _reading(self, line: Line, time: float | None, gpa: str, npages: int, enc: str) -> TraceEvent:
+        # enc is a truth value: its radix makes no difference.
+        meant = self._meaning.of(gpa=int(gpa, 16), npages=npages, enc=_least(enc))
         return TraceEvent(
             source=line.source,
             line=line.number,
             time_seconds=time,
             abi=ABI,
-            gpa=first.gpa,
-            pages=first.pages,
-            to=first.to,
+            gpa=meant.gpa,
+            pages=meant.pages,
+            to=meant.to,
             attempt=True,
-            ambiguous=ambiguous,
-            broken=first.broken,
+            refused=meant.refused,
+            broken=meant.broken,
         )
 
 

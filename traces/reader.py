@@ -9,7 +9,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from hvabi.abi.errors import UsageError
 from hvabi.traces.errors import TraceError
@@ -17,10 +17,7 @@ from hvabi.traces.event import Malformed, TraceEvent
 from hvabi.traces.page_enc_status import PageEncStatusReader
 from hvabi.traces.quoted_printable import QuotedPrintable
 from hvabi.traces.report import Note, ReadReport
-from hvabi.traces.text import LineSource, clean, is_blank, is_elision
-
-if TYPE_CHECKING:
-    from hvabi.traces.text import RawLine
+from hvabi.traces.text import LineSource, clean, is_blank, is_elision, without_colours
 
 KEPT_MALFORMED = 10
 """Malformed records that a report shows; all are counted."""
@@ -100,22 +97,21 @@ class Trace:
         self._events: dict[str, int] = {reader.format: 0 for reader in self._readers}
         self._malformed = 0
         self._kept: list[Malformed] = []
-        self._elisions = self._blank = self._unrecognised = self._recognised = 0
+        self._elisions = self._blank = self._unrecognised = 0
         self._first_elision: int | None = None
 
     def __iter__(self) -> Iterator[TraceEvent]:
         offers = [(mark, reader) for reader in self._readers for mark in reader.marks]
         for raw in self._decoder.decode(self._lines):
-            data = raw.data
+            data = without_colours(raw.data)
             for mark, reader in offers:
                 if mark in data:
                     records = tuple(reader.read(Line(self.name, raw.number, clean(data), raw.cut)))
                     if records:
-                        self._recognised += 1
                         yield from self._sort(reader, records)
                         break
             else:
-                self._count_other(raw)
+                self._count_other(raw.number, data)
 
     def _sort(self, reader: LineReader, records: tuple[TraceEvent | Malformed, ...]) -> Iterator[TraceEvent]:
         for record in records:
@@ -127,12 +123,12 @@ class Trace:
                 self._events[reader.format] += 1
                 yield record
 
-    def _count_other(self, raw: RawLine) -> None:
-        if is_blank(raw.data):
+    def _count_other(self, number: int, data: bytes) -> None:
+        if is_blank(data):
             self._blank += 1
-        elif is_elision(raw.data):
+        elif is_elision(data):
             self._elisions += 1
-            self._first_elision = self._first_elision or raw.number
+            self._first_elision = self._first_elision or number
         else:
             self._unrecognised += 1
 

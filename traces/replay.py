@@ -35,7 +35,7 @@ from hvabi.traces.summary import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from hvabi.traces.event import Radix, TraceEvent
+    from hvabi.traces.event import Ambiguity, Radix, TraceEvent
     from hvabi.traces.report import ReadReport
 
 Source = str | Path | tuple[str, BinaryIO]
@@ -99,7 +99,7 @@ class Replay:
     def feed(self, event: TraceEvent) -> None:
         """Do one call. One that is impossible is refused and counted, never an error."""
         if event.ambiguous is not None:
-            self._note_ambiguity(event)
+            self._note_ambiguity(event, event.ambiguous)
             event = event.read_as(self.radix)
         self._calls += 1
         self._attempts += event.attempt
@@ -115,8 +115,8 @@ class Replay:
 
     def _convert(self, event: TraceEvent) -> None:
         start = event.gpa >> PAGE_SHIFT
-        if event.to is None:
-            self._refuse(event, Status.INVALID)
+        if event.refused is not None or event.to is None:
+            self._refuse(event, event.refused or Status.INVALID)
             return
         if start + event.pages > GPA_PAGES:
             self._refuse(event, Status.OUT_OF_RANGE)
@@ -151,16 +151,15 @@ class Replay:
             else BrokenRule(abi=event.abi, rule=rule, calls=1, first=_call_place(event))
         )
 
-    def _note_ambiguity(self, event: TraceEvent) -> None:
+    def _note_ambiguity(self, event: TraceEvent, other: Ambiguity) -> None:
         self._ambiguous += 1
-        if event.ambiguous is None:
-            return
-        text, pages = event.ambiguous.text, event.ambiguous.pages
-        known = self._readings.get(text)
+        known = self._readings.get(other.text)
         if known is not None:
-            self._readings[text] = replaced(known, calls=known.calls + 1)
+            self._readings[other.text] = replaced(known, calls=known.calls + 1)
         elif len(self._readings) < KEPT_READINGS:
-            self._readings[text] = Reading(text=text, decimal_pages=pages["decimal"], hex_pages=pages["hex"], calls=1)
+            self._readings[other.text] = Reading(
+                text=other.text, decimal_pages=event.pages, hex_pages=other.in_hex.pages, calls=1
+            )
 
     def summary(self, reads: Iterable[ReadReport] = ()) -> TraceSummary:
         """Return what was found so far; `reads` goes into it unchanged."""

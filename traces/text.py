@@ -38,7 +38,7 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
 )
 _CONTROL = bytes(byte for byte in range(32) if byte not in b"\t\n\v\f\r\x1b") + b"\x7f"
 
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_ANSI = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _QUOTE = re.compile(r"[ \t]{0,3}>(?:[ \t]{0,3}>)*[ \t]?")
 _QUOTE_BYTES = re.compile(rb"(?:[ \t]{0,3}>)+[ \t]?")
 _ELISION = re.compile(
@@ -163,11 +163,14 @@ def _binary(name: str, problem: str, hint: str) -> TraceError:
     return TraceError(f"{name}: this is {problem}", code="binary-trace", hint=hint, source=name)
 
 
+def without_colours(data: bytes) -> bytes:
+    """Return a line without the codes by which dmesg and grep colour it."""
+    return _ANSI.sub(b"", data) if b"\x1b" in data else data
+
+
 def clean(data: bytes) -> str:
-    """Return a line as text: UTF-8, without colours, without the quote marks of mails at any depth."""
+    """Return a line as text: UTF-8, without the quote marks of mails at any depth."""
     text = data.decode("utf-8", "replace")
-    if "\x1b" in text:
-        text = _ANSI.sub("", text)
     quote = _QUOTE.match(text)
     return text[quote.end() :] if quote else text
 

@@ -108,7 +108,7 @@ def test_a_tebibyte_guest_is_no_loop_over_pages() -> None:
     begin = time.perf_counter()
     bitmap = to_bitmap(subject, 0, pages)
     back = from_bitmap(bitmap, 0, pages)
-    # 0.1 s here; a loop over 2**28 pages takes ten seconds at the very least.
+    # Measured: 0.15 s for the whole test. A loop over 2**28 pages would take several seconds.
     assert time.perf_counter() - begin < 5
     assert len(bitmap) == pages // 8
     assert back == subject

@@ -1,0 +1,117 @@
+"""The command ``hvabi``: which commands there are, and how every one of them ends.
+
+Exit codes: 0 good, 1 found something, 2 used wrongly or nothing matched, 3 internal error, 4 skipped and why; 130 after
+Ctrl-C, 141 where the reader of the output went away. A command is imported when it is run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hvabi.cli import console
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS = {
+    "list": "The ABIs, their revisions and transports; --json has every name.",
+    "show": "Everything about one ABI: calls, fields, rules, answers.",
+    "explain": "What a rule, status, constant, field or diagnostic means.",
+    "encode": "Field values to registers and bytes.",
+    "decode": "Registers or bytes to fields, bit by bit, and every other legal reading.",
+    "replay": "A boot log: conversions found, tracked, checked.",
+    "verify": "Check the specifications, codecs and bundled adapters.",
+    "lint": "Check specification files.",
+    "iut": "Serve the bundled adapters over the line protocol.",
+}
+"""Every command and its line of help. Module ``hvabi.cli.NAME`` has it as ``command``."""
+
+EPILOG = """\b
+Examples:
+  hvabi list
+  hvabi show tdx-map-gpa
+  hvabi encode tdx-map-gpa gpa=0x800100001000 size=0x1000
+  hvabi decode rax=12 rbx=0x1f018000 rcx=1 rdx=1
+
+Exit codes: 0 good, 1 found something, 2 used wrongly or nothing matched, 3 internal error, 4 skipped and why.
+"""
+
+
+class Commands(click.Group):
+    """The group of all commands. It imports one when it is used, and turns every error into a message and a code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command."""
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = importlib.import_module(f"hvabi.cli.{cmd_name}").command
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; one that does not exist gets the nearest names."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from hvabi.abi.errors import UsageError
+
+            raise UsageError.unknown("command", args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]  # fewer names
+        """Run a command line and exit with its code."""
+        extra["standalone_mode"] = False
+        console.prepare_streams()
+        code = console.guarded(lambda: super(Commands, self).main(args, prog_name, **extra))
+        sys.exit(code)
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"hvabi {version('hvabi')}")
+        ctx.exit()
+
+
+@click.command(
+    cls=Commands,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    no_args_is_help=False,
+    invoke_without_command=True,
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
+)
+@click.pass_context
+def cli(ctx: click.Context) -> int | None:
+    """One ABI for private and shared memory, across hypervisors: look it up, encode, decode, check."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+        return 2
+    return None
+
+
+def run() -> None:
+    """Run the command line of the process. The entry point of ``hvabi``."""
+    if os.environ.get("PYTHONUNBUFFERED") is None and sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
+    cli(prog_name="hvabi")
+
+
+if __name__ == "__main__":
+    run()

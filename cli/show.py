@@ -1,0 +1,310 @@
+"""``hvabi show``: everything about one ABI, to read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from hvabi.cli import console
+from hvabi.cli.tables import dim, heading, table, wrap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from hvabi.abi.calls import Call
+    from hvabi.abi.model import Field, Layout, Transport
+    from hvabi.abi.specification import Abi
+
+EPILOG = """\b
+Examples:
+  hvabi show tdx-map-gpa
+  hvabi show kvm-page-enc-status@v10 rules outcomes
+  hvabi show ghcb-psc --json
+
+Sections: transports, messages, words, enums, calls, rules, outcomes, progress, policies, config, examples, sources.
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("abi", metavar="ABI[@REV]")
+@click.argument("sections", metavar="[SECTION]...", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="For programs: as in hvabi list --json, with rules and answers.")
+def command(abi: str, sections: tuple[str, ...], *, as_json: bool) -> int:
+    """Show an ABI: how it is called, its fields, rules, answers, progress, policies, profiles and examples."""
+    from hvabi.abi.errors import UsageError
+    from hvabi.abi.registry import bundled
+    from hvabi.cli.target import target
+
+    wanted = target(abi)
+    for name in sections:
+        if name not in SECTIONS:
+            raise UsageError.unknown("section", name, SECTIONS)
+    if as_json:
+        from hvabi.cli import catalogue
+
+        console.dump(catalogue.details(wanted.spec.abi if wanted.revision_given else bundled(wanted.spec.id)))
+        return console.GOOD
+    shown = wanted.spec.abi
+    width = console.width()
+    if not sections:
+        for line in _head(shown, width):
+            console.say(line)
+    for number, name in enumerate(sections or SECTIONS):
+        lines = list(SECTIONS[name](shown, width))
+        if lines:
+            if number or not sections:
+                console.say()
+            console.say(heading(name.upper()))
+            for line in lines:
+                console.say(line)
+    return console.GOOD
+
+
+def _head(abi: Abi, width: int) -> Iterator[str]:
+    yield heading(f"{abi.id}@{abi.revision}") + f"  {abi.title}"
+    yield from wrap(abi.doc, width)
+    yield ""
+    others = [name for name in abi.revisions if name != abi.revision]
+    rows = [
+        ("vendor", abi.vendor),
+        ("asks", abi.roles.get("guest", "")),
+        ("answers", abi.roles.get("host", "")),
+        (f"revision {abi.revision}", abi.revisions[abi.revision].doc),
+    ]
+    if others:
+        rows.append(("other revisions", ", ".join(f"{abi.id}@{name}" for name in others)))
+    yield from table(rows, width)
+
+
+def _transports(abi: Abi, width: int) -> Iterator[str]:
+    for item in abi.transports.values():
+        made = item.instruction or item.isa
+        code = f" ({item.instruction_bytes})" if item.instruction_bytes else ""
+        cpl = ", the caller's privilege is visible" if item.shows_cpl else ""
+        yield heading(item.name) + f"  {made}{code}, {item.isa} {item.mode}-bit{cpl}"
+        yield from wrap(item.doc, width, indent="  ")
+        yield from table(list(_places(abi, item)), width, indent="  ")
+        limits = [(f"limit {name}", f"{limit.value:#x}: {limit.doc}") for name, limit in item.limits.items()]
+        yield from table(limits, width, indent="  ")
+
+
+def _places(abi: Abi, item: Transport) -> Iterator[tuple[str, str]]:
+    from hvabi.abi.expr import to_text
+    from hvabi.cli.catalogue import all_blocks, place_of
+
+    for name, placement in item.placements.items():
+        blocks = all_blocks(item, placement)
+        parts = [f"{register} = {to_text(expr)}" for register, expr in placement.fixed.items()]
+        for block in placement.blocks.values():
+            at = ", ".join(block.registers) if block.at is None else f"at {to_text(block.at)}"
+            parts.append(f"block {block.name} {at}, {to_text(block.size)} bytes, {block.endian} endian")
+        for field, places in placement.place.items():
+            where = place_of(abi.messages[name].fields[field], places[0], blocks)
+            parts.append(f"{field} in {_where(where, abi.messages[name].fields[field])}")
+        yield name, "; ".join(parts) or "nothing"
+        if placement.may_change:
+            yield "", f"may change: {', '.join(placement.may_change)}"
+
+
+def _where(place: dict[str, object], field: Field) -> str:
+    if "pair" in place:
+        pair = place["pair"]
+        return f"{pair['high']}:{pair['low']}" if isinstance(pair, dict) else ""
+    bits = place.get("bits")
+    lowest = bits[1] if isinstance(bits, list) else 0
+    highest = bits[0] if isinstance(bits, list) else 0
+    if "register" in place:
+        whole = lowest == 0 and highest in (63, 127)
+        return f"{place['register']}" + ("" if whole else f" {highest}:{lowest}")
+    at = f"{place['block']} at {place['offset']}"
+    if field.is_list:
+        return f"{at}, every {place['stride']} bytes"
+    size = place.get("size")
+    whole = isinstance(size, int) and highest - lowest + 1 == size * 8
+    return f"{at}, {size} bytes" if whole else f"{at}, bits {highest}:{lowest} of {size} bytes"
+
+
+def _messages(abi: Abi, width: int) -> Iterator[str]:
+    from hvabi.cli import words
+
+    for item in abi.messages.values():
+        yield from wrap(f"{item.name}: {item.doc}", width)
+        rows = [(field.name, words.made_of(field), words.text_of(field)) for field in item.fields.values()]
+        yield from table(rows, width, indent="  ", widest=28)
+
+
+def _words(abi: Abi, width: int) -> Iterator[str]:
+    for layout in _used_layouts(abi):
+        yield from wrap(f"{layout.name}: {layout.size} bytes, {layout.endian} endian. {layout.doc}", width)
+        yield from table(list(_layout_rows(layout)), width, indent="  ", widest=28)
+
+
+def _used_layouts(abi: Abi) -> list[Layout]:
+    found: dict[str, Layout] = {}
+
+    def add(layout: Layout | None) -> None:
+        if layout is not None and layout.name not in found:
+            found[layout.name] = layout
+            for field in layout.fields.values():
+                add(field.word)
+
+    for message in abi.messages.values():
+        for field in message.fields.values():
+            add(field.word)
+            add(field.items)
+    return list(found.values())
+
+
+def _layout_rows(layout: Layout) -> Iterator[tuple[str, ...]]:
+    from hvabi.cli import words
+
+    word = all(field.at == 0 and field.size == layout.size for field in layout.fields.values())
+    for field in sorted(layout.fields.values(), key=lambda item: (item.at, -item.hi)):
+        bits = f"{field.hi}:{field.lo}" if field.bits > 1 else str(field.lo)
+        whole = field.lo == 0 and field.bits == field.size * 8
+        where = bits if word else f"+{field.at:#x}" + ("" if whole else f" {bits}")
+        yield where, field.name, words.made_of(field), words.text_of(field)
+
+
+def _enums(abi: Abi, width: int) -> Iterator[str]:
+    used: set[str] = set()
+    fields: list[Field] = [field for message in abi.messages.values() for field in message.fields.values()]
+    fields += [field for layout in _used_layouts(abi) for field in layout.fields.values()]
+    used = {field.enum.name for field in fields if field.enum is not None}
+    for enum in abi.enums.values():
+        if enum.name not in used:
+            continue
+        yield from wrap(f"{enum.name}: {enum.doc}", width)
+        rows = []
+        for value in enum.values.values():
+            if value.guard.revisions is not None and abi.revision not in value.guard.revisions:
+                continue
+            number = str(value.value) if -10000 < value.value < 10 else f"{value.value:#x}"
+            rows.append((number, value.name, f"{value.doc} {f'({value.note})' if value.note else ''}".strip()))
+        yield from table(rows, width, indent="  ")
+
+
+def _calls(abi: Abi, width: int) -> Iterator[str]:
+    from hvabi.abi.expr import to_text
+    from hvabi.cli import words
+
+    for call in abi.calls.values():
+        answered = f", answered by {call.response}" if call.response else ""
+        yield heading(call.name) + f"  {call.request}{answered}"
+        yield from wrap(call.doc, width, indent="  ")
+        rows = [(f"{item.name} is", f"{to_text(item.expr)} ({item.doc.rstrip('.')})") for item in call.define.values()]
+        if call.convert is not None:
+            rows += list(words.convert(call.convert))
+        if call.query is not None:
+            rows += [("asks about", f"{to_text(call.query.pages)} pages at {to_text(call.query.start)}")]
+        rows += [("no memory", f"{item.value} {words.guard(item.guard)}".strip()) for item in call.absent]
+        yield from table(rows, width, indent="  ")
+
+
+def _rules(abi: Abi, width: int) -> Iterator[str]:
+    from hvabi.cli import words
+
+    order = {
+        "stated": "in the order in which they are judged",
+        "per-profile": "judged in an order that is the implementation's own",
+        "undefined": "in no order: of two faults either may be answered",
+    }
+    for call in abi.calls.values():
+        if not call.rules:
+            continue
+        yield from wrap(f"{call.name}: {order[call.order]}", width)
+        for rule in call.rules:
+            held = words.guard(rule.guard)
+            about = f"{rule.binds}, {rule.level}, {rule.source}" + (f"; {held}" if held else "")
+            yield "  " + heading(rule.id) + "  " + dim(about)
+            yield from wrap(rule.text, width, indent="    ")
+            yield from map(dim, wrap(words.check(rule), width, indent="    ", hang="      "))
+            if rule.answer is not None:
+                yield from wrap(f"else: {words.answer(rule.answer)}", width, indent="    ", hang="      ")
+
+
+def _outcomes(abi: Abi, width: int) -> Iterator[str]:
+    from hvabi.cli import words
+
+    for call in abi.calls.values():
+        if not call.outcomes:
+            continue
+        yield f"{call.name}"
+        rows = [
+            (name if number == 0 else "", words.answer(item) + (f" {item.doc}" if item.doc else ""))
+            for name, choices in call.outcomes.items()
+            for number, item in enumerate(choices)
+        ]
+        yield from table(rows, width, indent="  ")
+
+
+def _progress(abi: Abi, width: int) -> Iterator[str]:
+    from hvabi.cli import words
+
+    for call in abi.calls.values():
+        if call.progress is not None:
+            yield f"{call.name}"
+            for name, text in words.progress(call.progress):
+                yield from (
+                    wrap(text, width, indent="  ") if not name else table([(f"{name:<12}", text)], width, indent="  ")
+                )
+        elif _asks(call):
+            yield f"{call.name}: one call does all or nothing"
+
+
+def _asks(call: Call) -> bool:
+    return call.convert is not None
+
+
+def _policies(abi: Abi, width: int) -> Iterator[str]:
+    for policy in abi.policies.values():
+        which = "any is right" if policy.open else f"{policy.default} is right"
+        yield from wrap(f"{policy.name}: {policy.doc} Under profile spec {which}.", width)
+        yield from table(list(policy.values.items()), width, indent="  ")
+    for profile in abi.profiles.values():
+        chosen = ", ".join(f"{name} is {value}" for name, value in profile.policies.items())
+        yield from table([(f"profile {profile.name}", f"{profile.doc}{f' ({chosen})' if chosen else ''}")], width)
+
+
+def _config(abi: Abi, width: int) -> Iterator[str]:
+    rows = []
+    for key in abi.config.values():
+        allowed = ", ".join(map(str, key.choices)) if key.choices else f"{key.minimum:#x} to {key.maximum:#x}"
+        rows.append((key.name, f"{key.doc} Default {key.default:#x}, allowed {allowed}." if not key.choices else
+                     f"{key.doc} Default {key.default}, allowed {allowed}."))  # fmt: skip
+    rows += [(f"fact {name}", doc) for name, doc in abi.facts.items()]
+    yield from table(rows, width)
+
+
+def _examples(abi: Abi, width: int) -> Iterator[str]:
+    yield from table(_numbered((item.name, item.provenance) for item in abi.examples), width, widest=60)
+
+
+def _numbered(rows: Iterable[tuple[str, str]]) -> Sequence[Sequence[str]]:
+    return [(str(number), f"{name}. From {origin}.") for number, (name, origin) in enumerate(rows, 1)]
+
+
+def _sources(abi: Abi, width: int) -> Iterator[str]:
+    rows = [
+        (item.name, f"{item.title}, {item.revision}. {item.note or ''} {item.url or ''}".strip())
+        for item in abi.sources.values()
+    ]
+    yield from table(rows, width)
+
+
+SECTIONS: dict[str, Callable[[Abi, int], Iterator[str]]] = {
+    "transports": _transports,
+    "messages": _messages,
+    "words": _words,
+    "enums": _enums,
+    "calls": _calls,
+    "rules": _rules,
+    "outcomes": _outcomes,
+    "progress": _progress,
+    "policies": _policies,
+    "config": _config,
+    "examples": _examples,
+    "sources": _sources,
+}
+"""Every part of the page, in order."""

@@ -1,0 +1,222 @@
+"""Right requests to begin from: what the specification's own guest would send, on one transport."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from hvabi.abi.codec import MessageCodec
+from hvabi.abi.registry import Spec, load
+from hvabi.abi.values import plain
+from hvabi.adapters.batch import plan
+from hvabi.adapters.registry import guest_class
+from hvabi.backend import PageState
+from hvabi.conformance.case import Case, Expected, HostStep, Inject, Level, Memory, Pages, Ranges, Setup
+from hvabi.conformance.oracle import Oracle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+SCRATCH = (0x10, 0x14)
+"""Pages where structures in memory lie: below every range that is converted."""
+PLACE = 0x200
+"""First page of the ranges that are converted: aligned to 2 MiB."""
+NEIGHBOURS = 2
+"""Pages on each side of a converted range whose state is laid down and must not change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A request with all that bears on its answer; what generators vary."""
+
+    fields: Mapping[str, Any]
+    setup: Setup = field(default_factory=Setup)
+    cpl: int = 0
+    regs: Mapping[str, int] = field(default_factory=dict)
+    before: Ranges = ()
+    facts: Mapping[str, Pages] = field(default_factory=dict)
+    inject: Inject | None = None
+    call: str | None = None
+
+
+class Basis:
+    """One revision of one ABI on one transport under one profile: codec, oracle and right requests.
+
+    Args:
+        spec: the ABI, resolved.
+        transport: the transport.
+
+    """
+
+    def __init__(self, spec: Spec, transport: str) -> None:
+        self.spec = spec
+        self.abi = spec.abi
+        self.transport = transport
+        call = self.abi.convert_call
+        assert call is not None  # generators look first
+        self.call = call
+        self.prefix = f"{spec.id}@{self.abi.revision}"
+        self._codecs: dict[tuple[tuple[str, int], ...], MessageCodec] = {}
+
+    def codec(self, setup: Setup) -> MessageCodec:
+        """Return the codec of the request under a setup."""
+        key = tuple(sorted(setup.config.items()))
+        if key not in self._codecs:
+            self._codecs[key] = self.spec.message(self.call.request, transport=self.transport, config=setup.config)
+        return self._codecs[key]
+
+    def states(self) -> list[str]:
+        """Return the states that can be asked for."""
+        if self.call.guest is not None:
+            return list(self.call.guest.states)
+        to = self.call.convert.to if self.call.convert else None
+        return sorted({state for state in to.states.values() if state}) if to else []
+
+    def request(
+        self, start: int, pages: int, to: str, *, config: Mapping[str, int] | None = None
+    ) -> dict[str, Any] | None:
+        """Return the fields of the first request that converts [start, start + pages), None where none can."""
+        if self.call.guest is None:
+            return None
+        guest = guest_class(self.spec.id)(
+            self.spec, transport=self.transport, config=config or {}, scratch=SCRATCH
+        )
+        if not guest.can_name(start << 12, pages, PageState(to)):
+            return None
+        batch = next(plan(guest, start, pages, PageState(to)))
+        return as_fields(batch.request)
+
+    def question(self, start: int = PLACE, pages: int = 1, to: str = "shared") -> Question | None:
+        """Return a right request amid pages of the other state, or None where the ABI cannot ask for it."""
+        fields = self.request(start, pages, to)
+        if fields is None:
+            return None
+        return Question(fields=fields, before=around(start, pages, to), call=self.call.name)
+
+    def granule(self) -> int:
+        """Return the least pages that one conversion has."""
+        guest = self.call.guest
+        if guest is None or guest.granule is None:
+            return 1
+        codec = self.codec(Setup())
+        _, scope = codec.reader(_Empty())
+        return max(scope.int(guest.granule) // 4096, 1)
+
+    def oracle(self, setup: Setup) -> Oracle:
+        """Return the oracle under a setup."""
+        return Oracle(self.spec.id, self.abi.revision, self.transport, setup, profile=self.abi.profile)
+
+    def wire(self, question: Question) -> tuple[dict[str, int], Memory]:
+        """Return registers and memory of a request."""
+        wire = self.codec(question.setup).encode(question.fields)
+        return {**wire.regs, **question.regs}, wire.mem
+
+    def answers(self, question: Question) -> tuple[Expected, ...]:
+        """Return every right answer."""
+        regs, mem = self.wire(question)
+        return self.oracle(question.setup).answers(
+            question.fields,
+            call=question.call,
+            cpl=question.cpl,
+            inject=question.inject,
+            before=question.before,
+            facts=question.facts,
+            mem=mem,
+            regs=regs,
+        )
+
+    def step(self, question: Question, expected: tuple[Expected, ...]) -> HostStep:
+        """Return a step that asks the question."""
+        regs, mem = self.wire(question)
+        return HostStep(
+            regs=regs,
+            mem=mem,
+            cpl=question.cpl,
+            inject=question.inject,
+            expected=expected,
+            fields=plain_fields(question.fields),
+        )
+
+    def case(
+        self,
+        question: Question,
+        group: str,
+        name: str,
+        *,
+        rules: Iterable[str],
+        why: str,
+        kind: str,
+        level: Level = "must",
+        expected: tuple[Expected, ...] | None = None,
+        more: tuple[HostStep, ...] = (),
+    ) -> Case:
+        """Return a host case of one question, or of one and the steps after it."""
+        answers = self.answers(question) if expected is None else expected
+        first = self.step(question, answers)
+        uses_faults = any(step.inject is not None for step in (first, *more))
+        return Case(
+            id=f"{self.prefix}.host.{self.transport}.{group}.{name}",
+            abi=self.spec.id,
+            revision=self.abi.revision,
+            role="host",
+            transport=self.transport,
+            rules=tuple(dict.fromkeys(rules)),
+            level=level,
+            why=why,
+            kind=kind,
+            setup=question.setup,
+            before=question.before,
+            facts=question.facts,
+            steps=(first, *more),
+            profile=None if self.abi.profile == "spec" else self.abi.profile,
+            features=("inject",) if uses_faults else (),
+        )
+
+
+class _Empty:
+    def register(self, name: str) -> int | None:
+        return None
+
+    def read(self, block: str, address: int, size: int) -> bytes | None:
+        return None
+
+
+def as_fields(value: Any) -> dict[str, Any]:
+    """Return a decoded request as the mapping that oracle and codec take."""
+    return {name: _open(item) for name, item in zip(value._fields, value, strict=True)}
+
+
+def _open(item: Any) -> Any:
+    if hasattr(item, "_fields"):
+        return {name: _open(part) for name, part in zip(item._fields, item, strict=True)}
+    if isinstance(item, tuple):
+        return tuple(_open(part) for part in item)
+    return int(item)
+
+
+def plain_fields(fields: Mapping[str, Any]) -> dict[str, object]:
+    """Return fields for people."""
+    return {name: plain(item) for name, item in fields.items()}
+
+
+def around(start: int, pages: int, to: str) -> Ranges:
+    """Return a state in which every page of [start, end) is in the other state, and so are its neighbours."""
+    if to == "private":
+        return ((start - NEIGHBOURS, start + pages + NEIGHBOURS, "shared"),)
+    # The outermost neighbours show that nothing beyond the range is touched.
+    return ((start - NEIGHBOURS, start - 1, "shared"), (start + pages + 1, start + pages + NEIGHBOURS, "shared"))
+
+
+def vary(question: Question, **changes: Any) -> Question:
+    """Return the question with some of it changed; ``fields`` are laid over the old ones."""
+    fields = changes.pop("fields", None)
+    if fields is not None:
+        changes["fields"] = {**question.fields, **fields}
+    return replace(question, **changes)
+
+
+@lru_cache(maxsize=None)
+def basis_of(abi: str, revision: str, transport: str, profile: str) -> Basis:
+    """Return the basis, made once."""
+    return Basis(load(abi, revision=revision, profile=profile), transport)

@@ -1,0 +1,155 @@
+"""What the oracle says of a question: which rules it breaks, alone or with others, and what is right to answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from dataclasses import fields as fields_of
+from typing import TYPE_CHECKING, Any
+
+from hvabi.abi.errors import HvAbiError
+from hvabi.abi.scope import Fields, Scope
+from hvabi.conformance.generate.basis import Basis, Question, as_fields, vary
+from hvabi.conformance.oracle.answers import Request
+from hvabi.conformance.oracle.walk import Undefined
+
+if TYPE_CHECKING:
+    from hvabi.conformance.case import Expected, Memory
+
+MOST_BYTES = 1 << 16
+"""Longest block that a generated request has, in bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A question with what the oracle says of it: ids of the broken rules of the whole call, and the answers."""
+
+    question: Question
+    broken: tuple[str, ...]
+    answers: tuple[Expected, ...]
+
+    @property
+    def rule(self) -> str | None:
+        """The rule behind the first answer."""
+        return self.answers[0].rule
+
+    def breaks_only(self, rule: str) -> bool:
+        """Whether this rule and no other decides."""
+        return {answer.rule for answer in self.answers} == {rule} and self.broken in ((), (rule,))
+
+    def first_breaks(self, rule: str) -> bool:
+        """Whether this rule decides, others being broken too."""
+        return {answer.rule for answer in self.answers} == {rule}
+
+    @property
+    def accepted(self) -> bool:
+        """Whether no rule is broken under any policy."""
+        return not any(answer.rule for answer in self.answers)
+
+
+class _Zeroes:
+    """A source over what was placed: everything else is zero."""
+
+    def __init__(self, regs: dict[str, int], mem: Memory) -> None:
+        self._regs = regs
+        self._mem = mem
+
+    def register(self, name: str) -> int | None:
+        return self._regs.get(name, 0)
+
+    def read(self, block: str, address: int, size: int) -> bytes | None:
+        if size > MOST_BYTES or address < 0:
+            raise HvAbiError("too long to generate", code="too-long")
+        out = bytearray(size)
+        for start, data in self._mem:
+            first, last = max(start, address), min(start + len(data), address + size)
+            if first < last:
+                out[first - address : last - address] = data[first - start : last - start]
+        return bytes(out)
+
+
+def normal(basis: Basis, question: Question) -> Question | None:
+    """Return the question as a host reads it from registers and memory, None where it cannot be sent."""
+    codec = basis.codec(question.setup)
+    try:
+        regs, mem = basis.wire(question)
+        source = _Zeroes(regs, mem)
+        fields = Fields(codec.message.fields, lambda name: codec.placer.fetch(name, scope, source))
+        scope = Scope(codec.static, request=fields)
+        value = codec.value_class._make([fields[name] for name in codec.message.fields])
+        if sum(len(data) for _, data in mem) > MOST_BYTES:
+            return None
+        return vary(question, fields=as_fields(value))
+    except HvAbiError:
+        return None
+
+
+def judge(basis: Basis, question: Question) -> Judged | None:
+    """Return what the oracle says, None where the question cannot be sent or has no answer that is laid down."""
+    sent = normal(basis, question)
+    if sent is None:
+        return None
+    try:
+        answers = basis.answers(sent)
+        regs, _ = basis.wire(sent)
+        request = Request(
+            basis.oracle(sent.setup),
+            basis.abi,
+            sent.call,
+            sent.fields,
+            sent.cpl,
+            sent.inject,
+            sent.before,
+            sent.facts,
+            regs,
+        )
+        broken = tuple(request.broken())
+    except (HvAbiError, Undefined):
+        return None
+    if not answers:
+        return None
+    return Judged(question=sent, broken=broken, answers=answers)
+
+
+def compose(base: Question, one: Question, other: Question) -> Question | None:
+    """Return the base with the changes of both questions, None where they change the same thing."""
+    fields: dict[str, Any] = dict(base.fields)
+    for name in base.fields:
+        merged = _merge(base.fields[name], one.fields[name], other.fields[name])
+        if merged is _CLASH:
+            return None
+        fields[name] = merged
+    setup = base.setup
+    for item in fields_of(setup):
+        merged = _merge(getattr(base.setup, item.name), getattr(one.setup, item.name), getattr(other.setup, item.name))
+        if merged is _CLASH:
+            return None
+        setup = replace(setup, **{item.name: merged})
+    changes: dict[str, Any] = {}
+    for name in ("cpl", "regs", "before", "facts"):
+        merged = _merge(getattr(base, name), getattr(one, name), getattr(other, name))
+        if merged is _CLASH:
+            return None
+        changes[name] = merged
+    return replace(base, fields=fields, setup=setup, **changes)
+
+
+_CLASH = object()
+
+
+def _merge(base: Any, one: Any, other: Any) -> Any:
+    if one == base:
+        return other
+    if other == base or one == other:
+        return one
+    if isinstance(base, dict) and isinstance(one, dict) and isinstance(other, dict):
+        out = {}
+        for key in {**base, **one, **other}:
+            part = _merge(base.get(key), one.get(key), other.get(key))
+            if part is _CLASH:
+                return _CLASH
+            out[key] = part
+        return out
+    if isinstance(base, tuple) and len(base) == len(one) == len(other):
+        parts = [_merge(a, b, c) for a, b, c in zip(base, one, other, strict=True)]
+        return _CLASH if any(part is _CLASH for part in parts) else tuple(parts)
+    return _CLASH

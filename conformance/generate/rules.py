@@ -1,0 +1,156 @@
+"""Cases from rules: each rule broken alone, kept just at its limit, and broken together with a later one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hvabi.conformance.generate.basis import PLACE, Basis, Question
+from hvabi.conformance.generate.judged import Judged, compose, judge
+from hvabi.conformance.generate.variants import variants
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hvabi.abi.calls import Rule
+    from hvabi.conformance.case import Case, Level
+
+MOST_BROKEN = 6
+"""Most cases that break one rule alone, per transport."""
+MOST_KEPT = 3
+"""Most cases that keep one rule just at its limit, per transport."""
+_SHAPES = ((PLACE, 1, "shared"), (PLACE, 3, "private"), (PLACE, 512, "shared"))
+_EDGES = ("limit", "low", "high", "wrap", "unit", "aligned", "half", "wanted", "size")
+
+
+def host_rules(basis: Basis) -> Iterator[Rule]:
+    """Yield the rules that bind the host on this transport, in order."""
+    for rule in basis.call.rules:
+        if rule.binds != "host" or rule.on != "request" or not rule.guard.serves(basis.transport):
+            continue
+        if rule.level == "observed" and basis.abi.profile == "spec":
+            continue
+        yield rule
+
+
+def bases(basis: Basis) -> list[Question]:
+    """Return right requests of several shapes."""
+    granule = basis.granule()
+    found = []
+    for start, pages, to in _SHAPES:
+        question = basis.question(start, -(-pages // granule) * granule, to)
+        if question is not None:
+            found.append(question)
+    return found
+
+
+def _level(rule: Rule) -> Level:
+    return rule.level
+
+
+class RuleCases:
+    """Finds, for one basis, requests that break or just keep each rule."""
+
+    def __init__(self, basis: Basis) -> None:
+        self.basis = basis
+        self.bases = bases(basis)
+        self.found: dict[str, list[tuple[str, Question, Judged]]] = {}
+        self.kept: dict[str, list[tuple[str, Judged]]] = {}
+        for rule in host_rules(basis):
+            self._search(rule)
+
+    def _search(self, rule: Rule) -> None:
+        alone: list[tuple[str, Question, Judged]] = []
+        first: list[tuple[str, Question, Judged]] = []
+        kept: list[tuple[str, Judged]] = []
+        names: set[str] = set()
+        for question in self.bases:
+            for name, changed in variants(self.basis, question, rule):
+                if name in names or len(alone) >= MOST_BROKEN:
+                    continue
+                judged = judge(self.basis, changed)
+                if judged is None:
+                    continue
+                if judged.breaks_only(rule.id):
+                    names.add(name)
+                    alone.append((name, question, judged))
+                elif judged.first_breaks(rule.id):
+                    first.append((name, question, judged))
+                elif judged.accepted and any(edge in name for edge in _EDGES) and len(kept) < MOST_KEPT:
+                    names.add(name)
+                    kept.append((name, judged))
+        self.found[rule.id] = alone or first[:1]
+        self.kept[rule.id] = kept
+
+    def cases(self) -> Iterator[Case]:
+        """Yield all cases of the rules."""
+        for rule in host_rules(self.basis):
+            for name, _, judged in self.found[rule.id]:
+                yield self.basis.case(
+                    judged.question,
+                    rule.id,
+                    name,
+                    rules=[rule.id],
+                    why=f"Breaks this rule: {rule.text}",
+                    kind="rule",
+                    level=_level(rule),
+                    expected=judged.answers,
+                )
+            for name, judged in self.kept[rule.id]:
+                yield self.basis.case(
+                    judged.question,
+                    rule.id,
+                    f"{name}-kept",
+                    rules=[rule.id],
+                    why=f"Just keeps this rule: {rule.text}",
+                    kind="rule",
+                    level="must",
+                    expected=judged.answers,
+                )
+        yield from self.pairs()
+
+    def pairs(self) -> Iterator[Case]:
+        """Yield requests that break two rules at once, where the order of judgement shows."""
+        rules = [rule for rule in host_rules(self.basis) if self.found[rule.id]]
+        for position, earlier in enumerate(rules):
+            for later in rules[position + 1 :]:
+                judged = self._both(earlier, later)
+                if judged is None:
+                    continue
+                stated = self.basis.call.order == "stated" or self.basis.abi.profile != "spec"
+                yield self.basis.case(
+                    judged.question,
+                    earlier.id,
+                    f"before-{later.id.lower()}",
+                    rules=[earlier.id, later.id],
+                    why=(
+                        f"Breaks {earlier.id} and {later.id} at once: the first decides."
+                        if stated
+                        else f"Breaks {earlier.id} and {later.id} at once: either answer is right."
+                    ),
+                    kind="pair",
+                    level="must" if "must" == earlier.level == later.level else "should",
+                    expected=judged.answers,
+                )
+
+    def _both(self, earlier: Rule, later: Rule) -> Judged | None:
+        for _, base, one in self.found[earlier.id][:3]:
+            for _, other_base, other in self.found[later.id][:3]:
+                if base is not other_base or not _answers_differ(one, other):
+                    continue
+                both = compose(base, one.question, other.question)
+                if both is None or both in (one.question, other.question):
+                    continue
+                judged = judge(self.basis, both)
+                if judged is None:
+                    continue
+                decided = {answer.rule for answer in judged.answers}
+                if decided == {earlier.id} and (later.id in judged.broken or later.scope != "call"):
+                    return judged
+                if decided == {earlier.id, later.id}:
+                    return judged
+        return None
+
+
+def _answers_differ(one: Judged, other: Judged) -> bool:
+    first, second = one.answers[0], other.answers[0]
+    return (first.end, first.regs, first.mem, first.fault) != (second.end, second.regs, second.mem, second.fault)

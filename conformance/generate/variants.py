@@ -1,0 +1,268 @@
+"""Small changes of a right request, each with a name: boundary values, single bits, wrong settings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from hvabi.abi.expr import names as names_of
+from hvabi.conformance.generate.basis import SCRATCH, Basis, Question, vary
+from hvabi.conformance.oracle.walk import Undefined, value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hvabi.abi.calls import Rule
+    from hvabi.abi.model import Field
+
+Variant = tuple[str, Question]
+"""A name for people and ids, and the changed request."""
+
+
+def variants(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
+    """Yield changes that bear on a rule; which of them break it is for the caller to find out."""
+    match rule.check:
+        case "enabled":
+            yield "switched-off", vary(question, setup=replace(question.setup, enabled=False))
+        case "privileged":
+            yield "cpl-3", vary(question, cpl=3)
+            yield "cpl-1", vary(question, cpl=1)
+        case "readable":
+            yield from _unreadable(basis, question, rule)
+        case "within-memory":
+            yield from _memory(basis, question)
+        case "selected":
+            yield from _selected(basis, question, rule)
+        case "in-state" | "fact":
+            yield from _states(basis, question, rule)
+        case _:
+            pass
+    yield from _config(basis, question, rule)
+    yield from field_variants(basis, question, rule)
+
+
+def _roots(basis: Basis, rule: Rule) -> tuple[set[str], bool]:
+    """Return the request fields that a rule looks at, through definitions, and whether at elements."""
+    todo = {name for exprs in rule.operands.values() for expr in exprs for name in names_of(expr)}
+    if rule.when is not None:
+        todo |= names_of(rule.when)
+    todo.add(rule.words["of"]) if rule.check == "readable" else None
+    if rule.check == "readable":
+        block = basis.abi.transports[basis.transport].placements[basis.call.request].blocks.get(rule.words["of"])
+        if block is not None and block.at is not None:
+            todo |= names_of(block.at)
+    seen: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name in basis.call.define:
+            todo |= names_of(basis.call.define[name].expr)
+    return seen & set(basis.abi.messages[basis.call.request].fields), "it" in seen
+
+
+def field_variants(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
+    """Yield the request with one field, or one field of one element, changed."""
+    fields, elements = _roots(basis, rule)
+    message = basis.abi.messages[basis.call.request]
+    interesting = _thresholds(basis, question, rule)
+    for name in message.fields:
+        if name not in fields:
+            continue
+        field = message.fields[name]
+        if field.is_list:
+            continue
+        for label, number in _numbers(field, question.fields[name], interesting):
+            yield f"{_dashed(name)}-{label}", vary(question, fields={name: number})
+    each = basis.call.convert.each if basis.call.convert else None
+    if elements and each is not None and question.fields.get(each):
+        yield from _element_variants(basis, question, each, interesting)
+
+
+def _element_variants(
+    basis: Basis, question: Question, each: str, interesting: list[tuple[str, int]]
+) -> Iterator[Variant]:
+    field = basis.abi.messages[basis.call.request].fields[each]
+    items = question.fields[each]
+    last = len(items) - 1
+    for number in sorted({0, last}):
+        where = "" if last == 0 else "first-" if number == 0 else "last-"
+        if field.items is None:
+            parts: list[tuple[str, Field | None]] = [("", None)]
+        else:
+            parts = [(name, item) for name, item in field.items.fields.items()]
+        for name, part in parts:
+            old = items[number] if part is None else items[number][name]
+            for label, new in _numbers(part or field, old, interesting):
+                item = new if part is None else {**items[number], name: new}
+                changed = (*items[:number], item, *items[number + 1 :])
+                tag = f"{_dashed(name)}-" if name else ""
+                yield f"{where}{tag}{label}", vary(question, fields={each: changed})
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _numbers(field: Field, old: Any, interesting: list[tuple[str, int]]) -> Iterator[tuple[str, int | dict[str, Any]]]:
+    """Yield named values of a field other than the one that it has."""
+    if field.word is not None:
+        yield from _word_numbers(field, old)
+        return
+    top = (1 << field.bits) - 1
+    seen = {old}
+    candidates: list[tuple[str, int]] = [*interesting]
+    if field.enum is not None:
+        candidates += [(item.name.lower().replace("_", "-"), item.value) for item in field.enum.values.values()]
+        known = {item.value for item in field.enum.values.values()}
+        candidates += [("unknown", next(n for n in range(top + 1) if n not in known))] if len(known) <= top else []
+    candidates += [
+        ("zero", 0),
+        ("one", 1),
+        ("plus-1", old + 1),
+        ("minus-1", old - 1),
+        ("plus-0x800", old + 0x800),
+        ("plus-0xfff", old + 0xFFF),
+        ("plus-page", old + 0x1000),
+        ("all-ones", top),
+        ("top-page", top & ~0xFFF),
+        ("top-bit", old | 1 << (field.bits - 1)),
+        ("lowest-bit-flipped", old ^ 1),
+    ]
+    if field.bits > 64:
+        candidates += [(f"without-bit-{bit}", old & ~(1 << bit)) for bit in range(field.bits) if old >> bit & 1]
+    for label, number in candidates:
+        if 0 <= number <= top and number not in seen:
+            seen.add(number)
+            yield label, number
+
+
+def _word_numbers(field: Field, old: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    assert field.word is not None  # the caller has looked
+    parts = dict(old) if isinstance(old, dict) else {}
+    for name, part in field.word.fields.items():
+        for label, number in _numbers(part, parts.get(name, 0), []):
+            yield f"{_dashed(name)}-{label}", {**parts, name: number}
+
+
+def _thresholds(basis: Basis, question: Question, rule: Rule) -> list[tuple[str, int]]:
+    """Return named numbers just at the limits that a rule compares with, worked out for this request."""
+    request = basis_request(basis, question)
+    found: list[tuple[str, int]] = []
+
+    def number(key: str) -> int | None:
+        if key not in rule.operands:
+            return None
+        try:
+            result = value(rule.operands[key][0], request)
+        except Undefined:
+            return None
+        return result if isinstance(result, int) else None
+
+    def near(label: str, limit: int | None) -> None:
+        if limit is not None:
+            found.extend([(f"{label}-minus-1", limit - 1), (label, limit), (f"{label}-plus-1", limit + 1)])
+
+    near("limit", number("limit"))
+    near("low", number("low"))
+    near("high", number("high"))
+    near("size", number("size"))
+    width, start = number("width"), number("start")
+    if width is not None and start is not None:
+        room = (1 << width) - start
+        near("wrap", room)
+        for unit in (4096, 1 << 16):
+            found += [(f"last-unit-of-{unit}", (room - 1) // unit * unit), (f"wrap-unit-of-{unit}", room // unit * unit)]
+    bit = number("bit")
+    if bit is not None:
+        near("half", 1 << bit)
+        found += [("page-below-half", (1 << bit) - 4096), ("two-pages", 8192)]
+    mask = number("mask")
+    if mask is not None:
+        found += [(f"only-bit-{n}", 1 << n) for n in range(mask.bit_length()) if mask >> n & 1][:2]
+        found += [(f"without-bit-{n}", mask & ~(1 << n)) for n in range(mask.bit_length()) if mask >> n & 1]
+    to = number("to")
+    if to is not None and rule.check == "aligned" and to > 1:
+        found += [("aligned", to), ("half-aligned", to // 2), ("three-half", to + to // 2)]
+    if to is not None and rule.check == "equals":
+        near("wanted", to)
+    for position, expr in enumerate(rule.tries):
+        try:
+            found.append((f"try-{position}", int(value(expr, request))))
+        except Undefined:
+            continue
+    return [(label, item) for label, item in found if item >= 0]
+
+
+def basis_request(basis: Basis, question: Question) -> Any:
+    """Return the names of the oracle for a question."""
+    from hvabi.conformance.oracle.answers import Request
+
+    return Request(
+        basis.oracle(question.setup), basis.abi, question.call, question.fields, question.cpl, None, (), {}, None
+    ).names
+
+
+def _config(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
+    used = {name for exprs in rule.operands.values() for expr in exprs for name in names_of(expr)}
+    if rule.when is not None:
+        used |= names_of(rule.when)
+    for key in basis.abi.config.values():
+        if key.name in used:
+            for choice in key.choices:
+                if choice != question.setup.config.get(key.name, key.default):
+                    config = {**question.setup.config, key.name: choice}
+                    yield f"{_dashed(key.name)}-{choice}", vary(question, setup=replace(question.setup, config=config))
+
+
+def _unreadable(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
+    placement = basis.abi.transports[basis.transport].placements[basis.call.request]
+    block = placement.blocks.get(rule.words["of"])
+    if block is None or block.at is None:
+        return
+    try:
+        page = value(block.at, basis_request(basis, question)) >> 12
+    except Undefined:
+        return
+    holes = tuple(pair for pair in ((0, page), (page + 1, 1 << 40)) if pair[0] < pair[1])
+    yield "no-memory", vary(question, setup=replace(question.setup, memory=holes))
+
+
+def _memory(basis: Basis, question: Question) -> Iterator[Variant]:
+    yield "no-memory", vary(question, setup=replace(question.setup, memory=(SCRATCH,)))
+
+
+def _selected(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
+    placement = basis.abi.transports[basis.transport].placements[basis.call.request]
+    message = basis.abi.messages[basis.call.request]
+    named = {name for expr in rule.operands.get("of", ()) for name in names_of(expr)}
+    for name, field in message.fields.items():
+        if field.const is None or (named and name not in named):
+            continue
+        old = question.fields[name]
+        choices = [value(expr, basis_request(basis, question)) for expr in rule.tries] or [
+            (1 << min(field.bits, 16)) - 1
+        ]
+        for number in choices:
+            if number != old:
+                yield f"{_dashed(name)}-{number:#x}", vary(question, fields={name: number})
+    if not named:
+        for register in placement.fixed:
+            yield f"{register}-other", vary(question, regs={register: 0x7777})
+
+
+def _states(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
+    request = basis_request(basis, question)
+    try:
+        start = value(rule.operands["start"][0], request) >> 12
+        pages = max(value(rule.operands["length"][0], request) >> 12, 1)
+    except Undefined:
+        return
+    if rule.check == "fact":
+        yield "fact-true", vary(question, facts={rule.words["name"]: ((start, start + pages),)})
+        yield "fact-false", vary(question, facts={})
+        return
+    for state in basis.states():
+        laid = () if state == "private" else ((start, start + pages, state),)
+        yield f"all-{state}", vary(question, before=laid)

@@ -1,0 +1,536 @@
+"""The four ABIs that are farthest from registers and one range, against bytes worked out by hand.
+
+Every expected byte here comes from a header, a fact or an independent packer, never from the codecs or from the
+examples in the specifications.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hvabi.abi import expr as expressions
+from hvabi.abi.lint import lint_paths
+from hvabi.abi.registry import Spec, abi_files, bundled, load
+from hvabi.abi.values import plain
+from hvabi.abi.wire import Wire
+
+FOREIGNERS = ("hyperv-host-visibility", "s390-uv-share", "cca-ipa-state", "ffa-mem-share")
+
+SELF = "ffffffffffffffff"
+
+
+def q(*numbers: int) -> str:
+    """Return 64-bit numbers as little-endian hex."""
+    return "".join(number.to_bytes(8, "little").hex() for number in numbers)
+
+
+def check_both_ways(
+    spec: Spec,
+    message: str,
+    value: dict[str, Any],
+    regs: dict[str, int],
+    mem: tuple[tuple[int, str], ...],
+    *,
+    transport: str | None = None,
+    config: dict[str, int] | None = None,
+) -> None:
+    """Encode the value and compare; decode the golden bytes, compare with the value, and encode that again."""
+    codec = spec.message(message, transport=transport, config=config)
+    golden = tuple((gpa, bytes.fromhex(text)) for gpa, text in mem)
+    wire = codec.encode(value)
+    assert dict(wire.regs) == regs
+    assert wire.mem == golden
+    decoded = codec.decode(Wire(regs=regs, mem=golden))
+    found = plain(decoded)
+    for name, expected in value.items():
+        assert part(found[name], expected) == expected, name
+    again = codec.encode(decoded)
+    assert dict(again.regs) == regs
+    assert again.mem == golden
+
+
+def part(found: Any, expected: Any) -> Any:
+    """Return what the expected value speaks of: of a group only the fields that it names."""
+    if isinstance(expected, dict):
+        return {name: part(found[name], item) for name, item in expected.items()}
+    if isinstance(expected, list):
+        return [part(one, item) for one, item in zip(found, expected, strict=True)]
+    return found
+
+
+@pytest.mark.parametrize("abi", FOREIGNERS)
+def test_every_revision_and_profile_loads(abi: str) -> None:
+    whole = bundled(abi)
+    for revision in whole.revisions:
+        for profile in ("spec", *whole.profiles):
+            spec = load(abi, revision=revision, profile=profile)
+            assert spec.abi.convert_call is not None
+            assert spec.message(spec.abi.convert_call.request).fields
+
+
+@pytest.mark.parametrize("abi", FOREIGNERS)
+def test_lint_finds_nothing(abi: str) -> None:
+    assert [diagnostic.text() for diagnostic in lint_paths([abi_files()[abi]])] == []
+
+
+# -- Hyper-V ----------------------------------------------------------------------------------------------------
+
+SHARE = {"visibility": {"host_visibility": "READ_WRITE"}, "gpa_page_list": [0x1234]}
+HYPERV_BLOCKS = {
+    "share-1": (SHARE, 0x1_0000_00DB, "ffffffffffffffff03000000000000003412000000000000"),
+    "private-3": (
+        {"visibility": {"host_visibility": "NOT_VISIBLE"}, "gpa_page_list": [0x1234, 0x1236, 0x100000]},
+        0x3_0000_00DB,
+        "ffffffffffffffff0000000000000000341200000000000036120000000000000000100000000000",
+    ),
+    "read-only": (
+        {"visibility": {"host_visibility": "READ_ONLY"}, "gpa_page_list": [0x1234]},
+        0x1_0000_00DB,
+        "ffffffffffffffff01000000000000003412000000000000",
+    ),
+    "visibility-2": (
+        {"visibility": {"host_visibility": 2}, "gpa_page_list": [0x1234]},
+        0x1_0000_00DB,
+        "ffffffffffffffff02000000000000003412000000000000",
+    ),
+    "partition-2": ({**SHARE, "partition_id": 2}, 0x1_0000_00DB, "020000000000000003000000000000003412000000000000"),
+    "no-element": (
+        {"visibility": {"host_visibility": "READ_WRITE"}, "gpa_page_list": []},
+        0x0000_00DB,
+        "ffffffffffffffff0300000000000000",
+    ),
+    "variable-header": (
+        {**SHARE, "control": {"call_code": 0xDB, "variable_header_size": 1, "rep_count": 1}},
+        0x1_0002_00DB,
+        "ffffffffffffffff03000000000000003412000000000000",
+    ),
+    "reserved0": (
+        {"visibility": {"host_visibility": "READ_WRITE", "reserved0": 1}, "gpa_page_list": [0x1234]},
+        0x1_0000_00DB,
+        "ffffffffffffffff07000000000000003412000000000000",
+    ),
+    "control-bit-27": (
+        {**SHARE, "control": {"call_code": 0xDB, "reserved0": 1, "rep_count": 1}},
+        0x1_0800_00DB,
+        "ffffffffffffffff03000000000000003412000000000000",
+    ),
+    "control-bit-44": (
+        {**SHARE, "control": {"call_code": 0xDB, "rep_count": 1, "reserved1": 1}},
+        0x1001_0000_00DB,
+        "ffffffffffffffff03000000000000003412000000000000",
+    ),
+    "control-bit-60": (
+        {**SHARE, "control": {"call_code": 0xDB, "rep_count": 1, "reserved2": 1}},
+        0x1000_0001_0000_00DB,
+        "ffffffffffffffff03000000000000003412000000000000",
+    ),
+    "second-of-two": (
+        {
+            "visibility": {"host_visibility": "READ_WRITE"},
+            "gpa_page_list": [0x1234, 0x1236],
+            "control": {"call_code": 0xDB, "rep_count": 2, "rep_start": 1},
+        },
+        0x1_0002_0000_00DB,
+        "ffffffffffffffff030000000000000034120000000000003612000000000000",
+    ),
+    "most": (
+        {"visibility": {"host_visibility": "READ_WRITE"}, "gpa_page_list": list(range(0x80000, 0x801FE))},
+        0x1FE_0000_00DB,
+        SELF + "0300000000000000" + q(*range(0x80000, 0x801FE)),
+    ),
+}
+
+
+@pytest.mark.parametrize(("value", "control", "block"), HYPERV_BLOCKS.values(), ids=HYPERV_BLOCKS)
+def test_hyperv_input_block(value: dict[str, Any], control: int, block: str) -> None:
+    spec = load("hyperv-host-visibility")
+    check_both_ways(
+        spec,
+        "request",
+        {"input_gpa": 0x5000, **value},
+        {"rcx": control, "rdx": 0x5000, "r8": 0},
+        ((0x5000, block),),
+        transport="memory64",
+    )
+
+
+def test_hyperv_most_elements_fill_the_page() -> None:
+    block = bytes.fromhex(HYPERV_BLOCKS["most"][2])
+    assert len(block) == 4096
+    assert block[-8:].hex() == "fd01080000000000"
+
+
+def test_hyperv_32_bit_registers() -> None:
+    check_both_ways(
+        load("hyperv-host-visibility"),
+        "request",
+        {"input_gpa": 0x1_2345_6000, **SHARE},
+        {"rdx": 1, "rax": 0xDB, "rbx": 1, "rcx": 0x2345_6000, "rdi": 0, "rsi": 0},
+        ((0x1_2345_6000, SELF + q(3, 0x1234)),),
+        transport="memory32",
+    )
+
+
+def test_hyperv_block_in_registers() -> None:
+    check_both_ways(
+        load("hyperv-host-visibility"),
+        "request",
+        {"visibility": {"host_visibility": "READ_WRITE"}, "gpa_page_list": [0x1234, 0x1235, 0x1236]},
+        {"rcx": 0x3_0001_00DB, "rdx": 0xFFFF_FFFF_FFFF_FFFF, "r8": 3, "xmm0": 0x1235 << 64 | 0x1234, "xmm1": 0x1236},
+        (),
+        transport="fast64",
+    )
+
+
+def test_hyperv_tdvmcall() -> None:
+    check_both_ways(
+        load("hyperv-host-visibility"),
+        "request",
+        {"input_gpa": 0x5000, **SHARE},
+        {"rax": 0, "rcx": 0x0D04, "r10": 0x1_0000_00DB, "rdx": 0x5000, "r8": 0},
+        ((0x5000, SELF + q(3, 0x1234)),),
+        transport="tdvmcall",
+    )
+
+
+def test_hyperv_tdvmcall_pointer_may_carry_the_boundary_bit() -> None:
+    codec = load("hyperv-host-visibility").message("request", transport="tdvmcall", config={"boundary_bits": 47})
+    wire = codec.encode(input_gpa=1 << 47 | 0x5000, **SHARE)
+    assert wire.regs["rdx"] == 1 << 47 | 0x5000
+    assert [gpa for gpa, _ in wire.mem] == [0x5000]
+
+
+def test_hyperv_ghcb_page() -> None:
+    tail = "0000000000000000" + "db00000001000000" + "0000020001000000"
+    image = SELF + q(3, 0x1234) + "00" * (0xFE8 - 24) + tail
+    check_both_ways(
+        load("hyperv-host-visibility"),
+        "request",
+        {"ghcb_gpa": 0x3000, **SHARE},
+        {"msr_c0010130": 0x3000},
+        ((0x3000, image),),
+        transport="ghcb-page",
+    )
+
+
+HYPERV_RESULTS = {
+    "share-1": (0x1_0000_0000, "SUCCESS", 1),
+    "private-3": (0x3_0000_0000, "SUCCESS", 3),
+    "most": (0x1FE_0000_0000, "SUCCESS", 510),
+    "code": (0x2, "INVALID_HYPERCALL_CODE", 0),
+    "input": (0x3, "INVALID_HYPERCALL_INPUT", 0),
+    "alignment": (0x4, "INVALID_ALIGNMENT", 0),
+    "parameter": (0x5, "INVALID_PARAMETER", 0),
+    "access": (0x6, "ACCESS_DENIED", 0),
+    "operation-after-7": (0x7_0000_0008, "OPERATION_DENIED", 7),
+    "timeout-after-1": (0x1_0000_0078, "TIMEOUT", 1),
+}
+
+
+@pytest.mark.parametrize(("number", "status", "reps"), HYPERV_RESULTS.values(), ids=HYPERV_RESULTS)
+def test_hyperv_result_word(number: int, status: str, reps: int) -> None:
+    spec = load("hyperv-host-visibility")
+    value = spec.layout("hv-result").decode(number.to_bytes(8, "little"))
+    assert part(plain(value), {"status": "", "reps_completed": 0}) == {"status": status, "reps_completed": reps}
+    assert spec.layout("hv-result").encode(status=status, reps_completed=reps) == number.to_bytes(8, "little")
+    request = spec.message("request", transport="memory64").decode(
+        Wire(regs={"rcx": 0x1_0000_00DB, "rdx": 0x5000}, mem=((0x5000, bytes.fromhex(SELF + q(3, 0x1234))),))
+    )
+    answer = spec.message("response", transport="memory64").decode({"rax": number}, request=request)
+    assert plain(answer.result.status) == status
+
+
+@pytest.mark.parametrize(
+    ("transport", "gpa", "most"),
+    [
+        ("memory64", 0x5000, 510),
+        ("memory32", 0x5000, 510),
+        ("tdvmcall", 0x5000, 510),
+        ("memory64", 0x5800, 254),
+        ("memory64", 0x5FE8, 1),
+        ("memory64", 0x5FF0, 0),
+        ("fast64", 0, 12),
+        ("ghcb-page", 0, 507),
+    ],
+)
+def test_hyperv_most_elements(transport: str, gpa: int, most: int) -> None:
+    abi = load("hyperv-host-visibility").abi
+    env = {name: constant.value for name, constant in abi.constants.items()}
+    env |= {name: limit.value for name, limit in abi.transports[transport].limits.items()}
+    found = expressions.evaluate(abi.calls["modify"].define["max_reps"].expr, {**env, "input_gpa": gpa}, "int")
+    assert found == most
+
+
+# -- s390 -------------------------------------------------------------------------------------------------------
+
+
+def uvcb(first: str, paddr: str) -> str:
+    """Return a control block: its first 8 bytes, 24 zero bytes, the address, 8 zero bytes."""
+    return first + "00" * 24 + paddr + "00" * 8
+
+
+UV_REQUESTS = {
+    "share": ({"cmd": "SHARE", "paddr": 0x12345000}, uvcb("0030100000000000", "0000000012345000")),
+    "unshare": ({"cmd": "UNSHARE", "paddr": 0x12345000}, uvcb("0030100100000000", "0000000012345000")),
+    "wrong-length": (
+        {"cmd": "SHARE", "length": 0x28, "paddr": 0x12345000},
+        uvcb("0028100000000000", "0000000012345000"),
+    ),
+    "address-of-8-bytes": (
+        {"cmd": "SHARE", "paddr": 0x0102030405060000},
+        uvcb("0030100000000000", "0102030405060000"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("value", "block"), UV_REQUESTS.values(), ids=UV_REQUESTS)
+def test_s390_control_block(value: dict[str, Any], block: str) -> None:
+    assert len(block) == 2 * 48
+    check_both_ways(
+        load("s390-uv-share"), "request", {"uvcb_gpa": 0x8000, **value}, {"r1": 0, "r2": 0x8000}, ((0x8000, block),)
+    )
+
+
+@pytest.mark.parametrize(
+    ("cc", "first", "rc"),
+    [(0, "0030100000010000", "EXECUTED"), (1, "0028100000050000", "INV_LEN"), (1, "0030034100020000", "INV_CMD")],
+    ids=["done", "length", "command"],
+)
+def test_s390_answer(cc: int, first: str, rc: str) -> None:
+    spec = load("s390-uv-share")
+    request = spec.message("request").complete(uvcb_gpa=0x8000, cmd="SHARE", paddr=0x12345000)
+    after = bytes.fromhex(uvcb(first, "0000000012345000"))
+    answer = spec.message("response").decode(Wire(regs={"cc": cc}, mem=((0x8000, after),)), request=request)
+    assert (int(answer.cc), plain(answer.rc), answer.rrc) == (cc, rc, 0)
+    wire = spec.message("response").encode({"cc": cc, "rc": rc, "rrc": 0}, request=request)
+    assert dict(wire.regs) == {"cc": cc}
+    assert wire.mem == ((0x8004, after[4:8]),)
+
+
+def test_s390_query_counts_bits_from_the_left() -> None:
+    spec = load("s390-uv-share")
+    block = bytearray(0xA8)
+    block[0x00:0x04] = bytes.fromhex("00a80001")
+    request = spec.message("query-request").decode(Wire(regs={"r2": 0x8000}, mem=((0x8000, bytes(block)),)))
+    block[0x05] = 0x01
+    block[0x11] = 0xC0  # bits 8 and 9
+    block[0x12] = 0x0E  # bits 20, 21 and 22
+    block[0x80:0x88] = bytes.fromhex("0000010000000000")
+    answer = spec.message("query-response").decode(Wire(regs={"cc": 0}, mem=((0x8000, bytes(block)),)), request=request)
+    assert plain(answer.calls) == {"share": 1, "unshare": 1, "unshare_all": 1, "pin": 1, "unpin": 1}
+    assert answer.max_guest_stor_addr == 0x10000000000
+    block[0x11] = 0x80
+    answer = spec.message("query-response").decode(Wire(regs={"cc": 0}, mem=((0x8000, bytes(block)),)), request=request)
+    assert (answer.calls.share, answer.calls.unshare) == (1, 0)
+
+
+# -- CCA --------------------------------------------------------------------------------------------------------
+
+CCA_CALLS = {
+    "share": (
+        {"base": 0x80000000, "top": 0x80004000, "ripas": "EMPTY", "change_destroyed": 1},
+        (0xC4000197, 0x80000000, 0x80004000, 0, 1),
+    ),
+    "unaligned": (
+        {"base": 0x80000001, "top": 0x80004000, "ripas": "EMPTY", "change_destroyed": 0},
+        (0xC4000197, 0x80000001, 0x80004000, 0, 0),
+    ),
+    "destroyed": (
+        {"base": 0x80000000, "top": 0x80001000, "ripas": "DESTROYED", "change_destroyed": 0},
+        (0xC4000197, 0x80000000, 0x80001000, 2, 0),
+    ),
+    "upper-bits": (
+        {
+            "base": 0x80000000,
+            "top": 0x80001000,
+            "ripas": "RAM",
+            "ripas_middle": 1,
+            "ripas_high": 1,
+            "change_destroyed": 1,
+            "flags": 1,
+        },
+        (0xC4000197, 0x80000000, 0x80001000, 0x1_0000_0101, 3),
+    ),
+    "sve-hint": (
+        {"sve_hint": 1, "base": 0x80000000, "top": 0x80001000, "ripas": "RAM", "change_destroyed": 0},
+        (0xC4010197, 0x80000000, 0x80001000, 1, 0),
+    ),
+}
+
+
+@pytest.mark.parametrize(("value", "regs"), CCA_CALLS.values(), ids=CCA_CALLS)
+def test_cca_registers(value: dict[str, Any], regs: tuple[int, ...]) -> None:
+    check_both_ways(
+        load("cca-ipa-state"), "request", value, {f"x{number}": item for number, item in enumerate(regs)}, ()
+    )
+
+
+@pytest.mark.parametrize("revision", ["rmm-1.0", "rmm-1.1"])
+@pytest.mark.parametrize(
+    ("regs", "status", "new_base", "said"),
+    [
+        ((0, 0x80004000, 0), "RSI_SUCCESS", 0x80004000, "ACCEPT"),
+        ((0, 0x80001000, 0), "RSI_SUCCESS", 0x80001000, "ACCEPT"),
+        ((0, 0x80000000, 1), "RSI_SUCCESS", 0x80000000, "REJECT"),
+        ((1, 0, 0), "RSI_ERROR_INPUT", 0, "ACCEPT"),
+        ((0xFFFF_FFFF_FFFF_FFFF, 0, 0), "SMC_UNKNOWN", 0, "ACCEPT"),
+    ],
+    ids=["done", "one-granule", "reject", "input", "unknown"],
+)
+def test_cca_answer(revision: str, regs: tuple[int, ...], status: str, new_base: int, said: str) -> None:
+    codec = load("cca-ipa-state", revision=revision).message("response")
+    wire = {f"x{number}": item for number, item in enumerate(regs)}
+    value = codec.decode(wire)
+    expected = {"status": status, "new_base": new_base, "host_response": said, "reserved": 0}
+    assert plain(value) == expected
+    assert dict(codec.encode(expected).regs) == wire
+
+
+def test_cca_get() -> None:
+    check_both_ways(
+        load("cca-ipa-state"),
+        "get-request",
+        {"base": 0x80000000, "end": 0x80004000},
+        {"x0": 0xC4000198, "x1": 0x80000000, "x2": 0x80004000},
+        (),
+    )
+
+
+def test_cca_host_sees_the_range() -> None:
+    raw = bytes.fromhex("0000008000000000" + "0040008000000000" + "00")
+    assert load("cca-ipa-state").layout("rec-exit-ripas").encode(
+        ripas_base=0x80000000, ripas_top=0x80004000, ripas_value="EMPTY"
+    ) == raw  # fmt: skip
+
+
+# -- FF-A -------------------------------------------------------------------------------------------------------
+
+RANGES = [{"address": 0x80000000, "page_count": 1}, {"address": 0x80002000, "page_count": 2}]
+COMPOSITE = """
+    03 00 00 00 02 00 00 00 00 00 00 00 00 00 00 00
+    00 00 00 80 00 00 00 00 01 00 00 00 00 00 00 00
+    00 20 00 80 00 00 00 00 02 00 00 00 00 00 00 00
+"""
+FFA_SHARES = {
+    "v1.0": (
+        {"composite_offset": 0x30},
+        0x60,
+        """
+        01 00 2f 00 00 00 00 00 00 00 00 00 00 00 00 00
+        00 00 00 00 00 00 00 00 00 00 00 00 01 00 00 00
+        01 80 02 00 30 00 00 00 00 00 00 00 00 00 00 00
+        """
+        + COMPOSITE,
+    ),
+    "v1.1": (
+        {"emad_size": 16, "emad_offset": 0x30, "composite_offset": 0x40},
+        0x70,
+        """
+        01 00 2f 00 00 00 00 00 00 00 00 00 00 00 00 00
+        00 00 00 00 00 00 00 00 10 00 00 00 01 00 00 00
+        30 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00
+        01 80 02 00 40 00 00 00 00 00 00 00 00 00 00 00
+        """
+        + COMPOSITE,
+    ),
+    "v1.2": (
+        {"emad_size": 32, "emad_offset": 0x30, "composite_offset": 0x50},
+        0x80,
+        """
+        01 00 2f 00 00 00 00 00 00 00 00 00 00 00 00 00
+        00 00 00 00 00 00 00 00 20 00 00 00 01 00 00 00
+        30 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00
+        01 80 02 00 50 00 00 00 00 00 00 00 00 00 00 00
+        00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00
+        """
+        + COMPOSITE,
+    ),
+}
+
+
+@pytest.mark.parametrize(("revision", "row"), FFA_SHARES.items(), ids=FFA_SHARES)
+def test_ffa_share(revision: str, row: tuple[dict[str, int], int, str]) -> None:
+    where, length, text = row
+    value = {
+        "sender": 1,
+        "receiver": 0x8001,
+        "permissions": {"data": "RW", "instruction": 0},
+        "attributes": {"shareability": "INNER", "cacheability": 3, "type": "NORMAL"},
+        "ranges": RANGES,
+        **where,
+    }
+    check_both_ways(
+        load("ffa-mem-share", revision=revision),
+        "request",
+        value,
+        {"x0": 0x84000073, "x1": length, "x2": length, "x3": 0, "x4": 0},
+        ((0x2000, text.replace(" ", "").replace("\n", "")),),
+        config={"tx_buffer": 0x2000},
+    )
+
+
+def test_ffa_share_by_default_is_the_one_of_version_1_1() -> None:
+    wire = load("ffa-mem-share").message("request", config={"tx_buffer": 0x2000}).encode(ranges=RANGES)
+    assert wire.mem == ((0x2000, bytes.fromhex(FFA_SHARES["v1.1"][2])),)
+
+
+def test_ffa_64_bit_form() -> None:
+    wire = load("ffa-mem-share").message("request").encode(smc64=1, ranges=RANGES)
+    assert wire.regs["x0"] == 0xC4000073
+
+
+def test_ffa_two_receivers_in_version_1_1() -> None:
+    codec = load("ffa-mem-share").message("request", config={"tx_buffer": 0x2000})
+    value = codec.complete(
+        emad_count=2,
+        more_receivers=[{"receiver": 0x8002, "permissions": {"data": "RO"}, "composite_offset": 0x50}],
+        ranges=RANGES[:1],
+    )
+    data = codec.encode(value).mem[0][1]
+    assert len(data) == 48 + 2 * 16 + 16 + 16
+    assert data[0x1C:0x20].hex() == "02000000"
+    assert data[0x30:0x50].hex() == "01800200500000000000000000000000" + "02800100500000000000000000000000"
+    assert codec.decode(Wire(regs=codec.encode(value).regs, mem=((0x2000, data),))) == value
+
+
+@pytest.mark.parametrize(
+    ("regs", "expected"),
+    [
+        ((0x84000061, 0, 1, 0x80000000), {"reply": "FFA_SUCCESS", "handle": 0x8000_0000_0000_0001}),
+        ((0x84000060, 0, 0xFFFFFFFE, 0), {"reply": "FFA_ERROR", "error": "INVALID_PARAMETERS"}),
+        ((0x84000060, 0, 0xFFFFFFFA, 0), {"reply": "FFA_ERROR", "error": "DENIED"}),
+        (
+            (0x8400007A, 1, 0x80000000, 0x60),
+            {"reply": "FFA_MEM_FRAG_RX", "fragment_handle": 0x8000_0000_0000_0001, "next_offset": 0x60},
+        ),
+    ],
+    ids=["success", "invalid", "denied", "next-fragment"],
+)
+def test_ffa_answer(regs: tuple[int, ...], expected: dict[str, Any]) -> None:
+    spec = load("ffa-mem-share")
+    request = spec.message("request").complete(ranges=RANGES)
+    value = spec.message("response").decode({f"x{n}": item for n, item in enumerate(regs)}, request=request)
+    assert part(plain(value), expected) == expected
+
+
+def test_ffa_reclaim() -> None:
+    check_both_ways(
+        load("ffa-mem-share"),
+        "reclaim-request",
+        {"handle": 0x8000_0000_0000_0001, "flags": 0},
+        {"x0": 0x84000077, "x1": 1, "x2": 0x80000000, "x3": 0},
+        (),
+    )
+
+
+def test_ffa_fragment() -> None:
+    check_both_ways(
+        load("ffa-mem-share"),
+        "fragment-request",
+        {"handle": 0x8000_0000_0000_0001, "ranges": RANGES[1:]},
+        {"x0": 0x8400007B, "x1": 1, "x2": 0x80000000, "x3": 16, "x4": 0},
+        ((0x2000, "00200080000000000200000000000000"),),
+        config={"tx_buffer": 0x2000},
+    )
