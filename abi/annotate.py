@@ -187,7 +187,7 @@ def annotate(codec: MessageCodec, given: Given, *, request: Value = None) -> Ann
         place = codec.placer.place_of(name)
         if place is None:
             continue
-        known = _is_given(place, given, reader)
+        known = _is_given(codec, item, place, given, reader, scope)
         if item.is_list:
             _list(codec, item, place, fields, scope, out, given=known)
         else:
@@ -218,12 +218,13 @@ def annotate(codec: MessageCodec, given: Given, *, request: Value = None) -> Ann
     )
 
 
-def _is_given(place: Place, given: Given, reader: GivenReader) -> bool:
+def _is_given(codec: MessageCodec, item: Field, place: Place, given: Given, reader: GivenReader, scope: Scope) -> bool:
     if isinstance(place, RegisterPlace):
         return place.register in given.regs
     if isinstance(place, PairPlace):
         return place.high in given.regs and place.low in given.regs
-    return reader.has(place.block)
+    offset = scope.int(place.at) if item.is_list else codec.placer.span(item, place, scope)[0]
+    return reader.has(place.block, offset)
 
 
 def _fixed(codec: MessageCodec, given: Given, scope: Scope, out: _Rows) -> None:

@@ -51,8 +51,8 @@ class GivenReader:
             raise CodecError("value-too-large", f"does not fit {register_bits(name)} bits", path=name, found=value)
         return value
 
-    def has(self, block: str) -> bool:
-        """Whether the first byte of a block was given."""
+    def has(self, block: str, offset: int = 0) -> bool:
+        """Whether the first byte of a block, or the one at an offset, was given."""
         spec = self._codec.placer.blocks[block]
         if spec.registers:
             return any(name in self._given.regs for name in spec.registers)
@@ -61,11 +61,14 @@ class GivenReader:
         if not self._pieces:
             return False
         base = self.base(block)
-        return any(start <= base < start + len(data) for start, data in self._pieces)
+        return any(
+            start <= base < start + len(data) or start <= base + offset < start + len(data)
+            for start, data in self._pieces
+        )
 
     def read(self, block: str, address: int, size: int) -> bytes | None:
         """Return bytes of a block, or None where none of it was given."""
-        if not self.has(block):
+        if not self.has(block, address - self.base(block)):
             return None
         out = bytearray()
         while len(out) < size:

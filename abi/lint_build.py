@@ -128,7 +128,12 @@ def build_tolerant(
     check_clashes(parts, report)
     _drop_unknown_numbers(usable, [part for _, part in parts], report)
     builder = TolerantBuilder(usable, path, shared, report)
-    return builder.build(), builder.found
+    abi = builder.build()
+    for name, call in usable["calls"].items():
+        for number, row in enumerate(call.get("vmm", {}).get("errno", ())):
+            # The model keeps the condition of an answer only; the language has one for every entry.
+            builder.optional(row, "when", ("calls", name, "vmm", "errno", number))
+    return abi, builder.found
 
 
 def build_shared(data: Mapping[str, Any], path: str, report: Report) -> TolerantBuilder:

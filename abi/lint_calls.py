@@ -113,6 +113,8 @@ class CallChecks(CallScopes):
             choices = [_Choice(answer.guard, answer.when is not None, answer.pointer) for answer in answers]
             self._check_idle(choices, f"outcome `{status}`")
             self._check_gap(choices, (*call.pointer, "outcomes"), f"outcome `{status}`", key=status)
+        for what, alternatives in (("absent", call.absent), ("prevalidate", call.prevalidate)):
+            self._check_idle([_Choice(item.guard, False, item.pointer) for item in alternatives], f"`{what}`")
         if call.convert is not None and call.response is not None:
             missing = [status for status in TAXONOMY if status not in call.outcomes]
             if missing:

@@ -210,10 +210,12 @@ class _ExampleCheck:
 
     def _same_registers(self, key: str, expected: Mapping[str, int], found: Mapping[str, int]) -> None:
         for name in expected:
-            if found.get(name, 0) != expected[name]:
+            if name not in found:
+                self._mismatch((*self.where, key), f"{name} is no register of the request")
+            elif found[name] != expected[name]:
                 self._mismatch(
                     (*self.where, key),
-                    f"{name} encodes to {found.get(name, 0):#x}, the example has {expected[name]:#x}",
+                    f"{name} encodes to {found[name]:#x}, the example has {expected[name]:#x}",
                 )
         extra = [name for name in found if name not in expected and found[name]]
         if extra:

@@ -147,9 +147,9 @@ def from_bytes(names: Iterable[str], data: bytes, label: str, *, part: bool = Fa
                 message_name=label,
                 path=name,
                 byte_offset=at,
-                expected=f"{size} bytes for each of {', '.join(names)}",
+                expected=f"{sum(register_bits(key) // 8 for key in names)} bytes ({', '.join(names)})",
                 found=len(data),
-                hint="registers are 8 bytes each, little endian, in this order; or write them as NAME=VALUE",
+                hint="all registers in this order, 8 bytes each, little endian; or write them as NAME=VALUE",
             )
         if not piece:
             break

@@ -39,8 +39,11 @@ class Batch:
         self.element_pages = element_pages
         self.before = 0
 
-    def done_pages(self, answer: _Answer, progress: Progress, value: Any, left: int) -> int | None:
-        """Return the pages that the answer says are done, or None where that is backwards, outside or uneven."""
+    def done_pages(self, answer: _Answer, progress: Progress, left: int, *, within: bool) -> int | None:
+        """Return the pages that the answer says are done, or None where that is backwards, outside or uneven.
+
+        Without `within` the element at which the host stopped counts for nothing: it is the one that failed.
+        """
         completed = answer.int(progress.completed)
         if progress.unit != "element":
             unit = PAGE_SIZE if progress.unit == "page" else 1
@@ -52,6 +55,11 @@ class Batch:
         if not 0 <= completed <= count:
             return None
         done = sum(self.element_pages[:completed])
+        if not within:
+            # An error is about an element that there is. What an earlier answer said of it stays believed.
+            if completed == count or self.before >= done + self.element_pages[completed]:
+                return None
+            return done
         if progress.within is not None and completed < count:
             part = answer.int(progress.within, index=completed)
             if not 0 <= part <= self.element_pages[completed]:
@@ -85,11 +93,15 @@ class Batch:
         each = self.each or ""
         if marks and each in answer.fields:
             ours, theirs = getattr(value, each), answer.fields[each]
-            if len(ours) == len(theirs):
-                updates[each] = tuple(
+            # Behind the first element that is not done nothing can be done yet: a mark there would have it skipped.
+            reached = answer.int(progress.completed) + 1
+            updates[each] = (
+                *(
                     item._replace(**{name: getattr(other, name) for name in marks})
-                    for item, other in zip(ours, theirs, strict=True)
-                )
+                    for item, other in zip(ours[:reached], theirs[:reached], strict=False)
+                ),
+                *ours[reached:],
+            )
         return updates
 
 

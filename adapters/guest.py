@@ -198,7 +198,7 @@ class _Conversation:
             again = answer.true(progress.again_when)
             if not again and not (progress.counts_when is not None and answer.true(progress.counts_when)):
                 raise Refused("the host refuses")
-            done = batch.done_pages(answer, progress, value, left)
+            done = batch.done_pages(answer, progress, left, within=again)
             if done is None:
                 raise Refused("the progress is outside of what was asked")
             self.believe(first if batch.each is None else batch.first, done)
@@ -241,7 +241,7 @@ class _Answer:
         self.scope = guest.scope(sent, self.fields, to=state_number(to.value))
 
     def check(self) -> None:
-        """Raise `Refused` where the answer cannot be read or breaks a rule that the guest must keep."""
+        """Raise `Refused` where the answer cannot be read or breaks a rule that the guest must or should keep."""
         call = self.guest.definition
         context = Context(
             backend=None,
@@ -251,7 +251,7 @@ class _Answer:
             element=element_enums(self.guest.response.message, None),
         )
         for rule in call.rules:
-            if rule.binds != "guest" or rule.on != "response" or rule.level != "must":
+            if rule.binds != "guest" or rule.on != "response" or rule.level not in ("must", "should"):
                 continue
             if not rule.guard.serves(self.guest.transport.name):
                 continue

@@ -125,20 +125,22 @@ def _lists(value: Any, path: str) -> Any:
     return {key: _lists(item, f"{path}.{key}") for key, item in value.items()}
 
 
-def over_defaults(codec: MessageCodec, tree: Tree, request: Any) -> Tree:
-    """Lay the parts that were given of a word over the word's default, where it has one."""
-    parts = {
-        name: value
-        for name, value in tree.items()
-        if isinstance(value, dict)
-        and (field := codec.message.fields[name]).word is not None
-        and field.default is not None
-    }
-    if not parts:
-        return tree
-    whole = codec.complete({name: value for name, value in tree.items() if name not in parts}, request=request)
+def filled(codec: MessageCodec, tree: Tree, request: Any = None) -> Tree:
+    """Fill in what is not given of a word or element: a word's other parts keep the word's default, else they are 0."""
+    from hvabi.abi.codec import LayoutCodec
+
     laid = dict(tree)
-    for name, value in parts.items():
-        default = getattr(whole, name)
-        laid[name] = {**dict(zip(default._fields, default, strict=True)), **value}
+    partial = {}
+    for name, value in tree.items():
+        field = codec.message.fields[name]
+        if field.is_list and field.items is not None:
+            element = LayoutCodec(field.items)
+            laid[name] = [element.decode(element.encode(item)) if isinstance(item, dict) else item for item in value]
+        elif isinstance(value, dict) and field.word is not None and field.default is not None:
+            partial[name] = value
+    if partial:
+        whole = codec.complete({name: laid[name] for name in laid if name not in partial}, request=request)
+        for name, value in partial.items():
+            default = getattr(whole, name)
+            laid[name] = {**dict(zip(default._fields, default, strict=True)), **value}
     return laid

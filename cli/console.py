@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 GOOD, FOUND, USAGE, INTERNAL, SKIPPED = 0, 1, 2, 3, 4
 INTERRUPTED, CLOSED = 130, 141
 
+_HINTS = {
+    "value-too-large": "give a number in that range; hvabi show ABI messages has every width",
+    "wrong-type": "hvabi show ABI messages has every field",
+    "missing-field": "hvabi show ABI messages has every field",
+    "truncated": "give all bytes of the message; hvabi show ABI has the layout",
+    "oversized": "give the bytes of the message only; hvabi show ABI has the layout",
+}
+"""What to do about an error that does not say so itself, by its code."""
+
 _SCREEN = 20
 """Most lines of an error message."""
 
@@ -93,7 +102,10 @@ def _clip(text: str, most: int = 600) -> str:
 
 
 def prepare_streams() -> None:
-    """Let output never fail for a character that the terminal cannot show."""
+    """Let output never fail for a character that the terminal cannot show, nor for a stream that is closed."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115, PTH123  # for the life of the process
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             with contextlib.suppress(ValueError, OSError):
@@ -118,7 +130,7 @@ def guarded(action: Callable[[], Any]) -> int:
         fail(str(error), "hvabi lint shows all of it", kind="specification cannot be read")
         return USAGE
     except HvAbiError as error:
-        fail(error.message, error.hint)
+        fail(error.message, error.hint or _HINTS.get(error.code))
         return USAGE
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED

@@ -70,11 +70,12 @@ def command(
         found = readings(given.data, config=values)
         return _unnamed(given, found, transport, bits=bits, every=every, as_json=as_json)
     best = _best(wanted, given, transport, values, request)
-    revision = wanted.spec.abi.revision
-    own = readings(given.data, abis=[wanted.spec.id], revision=revision, config=values)
     found = readings(given.data, config=values)
     others = [item for item in found.readings if not _same(item, best)]
-    hints = own.hints if best.sure != "constants-matched" else ()
+    hints: Sequence[Hint] = ()
+    if best.sure != "constants-matched":
+        revision = wanted.spec.abi.revision
+        hints = readings(given.data, abis=[wanted.spec.id], revision=revision, config=values).hints
     if as_json:
         _dump(given, [best], others, hints)
     else:

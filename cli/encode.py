@@ -84,12 +84,12 @@ def _message(
     from hvabi.abi.annotate import annotate
     from hvabi.abi.given import Given
     from hvabi.cli import rows
-    from hvabi.cli.assign import assignments, over_defaults
+    from hvabi.cli.assign import assignments, filled
 
     request = _request(codec, [item.removeprefix("request.") for item in values if item.startswith("request.")])
     tree = assignments([item for item in values if not item.startswith("request.")], codec.message.fields)
     _reject_absent(codec, tree)
-    tree = over_defaults(codec, tree, request)
+    tree = filled(codec, tree, request)
     wire = codec.encode(tree, request=request)
     if only_hex:
         console.say(wire.hex())
@@ -150,7 +150,7 @@ def _wire(codec: MessageCodec, wire: Wire, width: int, *, every: bool) -> None:
 
 def _request(codec: MessageCodec, values: list[str]) -> Any:
     from hvabi.abi.errors import UsageError
-    from hvabi.cli.assign import assignments, over_defaults
+    from hvabi.cli.assign import assignments, filled
 
     if codec.request is None:
         if values:
@@ -159,7 +159,7 @@ def _request(codec: MessageCodec, values: list[str]) -> Any:
             )
         return None
     tree = assignments(values, codec.request.message.fields)
-    given = over_defaults(codec.request, tree, None)
+    given = filled(codec.request, tree)
     # Only what the response depends on has to be known: for the rest of the request any value does.
     for name, item in codec.request.message.fields.items():
         if name not in given and not item.is_list and item.const is None and item.default is None:

@@ -7,7 +7,6 @@ Ctrl-C, 141 where the reader of the output went away. A command is imported when
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -73,10 +72,15 @@ class Commands(click.Group):
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]  # fewer names
         """Run a command line and exit with its code."""
-        extra["standalone_mode"] = False
         console.prepare_streams()
-        code = console.guarded(lambda: super(Commands, self).main(args, prog_name, **extra))
-        sys.exit(code)
+        words = list(sys.argv[1:] if args is None else args)
+
+        def action() -> Any:
+            # Not by the parent's main: that ends with 1, "found something", where the reader of a pipe went away.
+            with self.make_context(prog_name or "hvabi", words) as ctx:
+                return self.invoke(ctx)
+
+        sys.exit(console.guarded(action))
 
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -108,8 +112,6 @@ def cli(ctx: click.Context) -> int | None:
 
 def run() -> None:
     """Run the command line of the process. The entry point of ``hvabi``."""
-    if os.environ.get("PYTHONUNBUFFERED") is None and sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
     cli(prog_name="hvabi")
 
 

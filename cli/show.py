@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from hvabi.abi.calls import Call
-    from hvabi.abi.model import Field, Layout, Transport
+    from hvabi.abi.model import Block, Field, Layout, Transport
     from hvabi.abi.specification import Abi
 
 EPILOG = """\b
@@ -95,34 +95,49 @@ def _places(abi: Abi, item: Transport) -> Iterator[tuple[str, str]]:
 
     for name, placement in item.placements.items():
         blocks = all_blocks(item, placement)
-        parts = [f"{register} = {to_text(expr)}" for register, expr in placement.fixed.items()]
-        for block in placement.blocks.values():
-            at = ", ".join(block.registers) if block.at is None else f"at {to_text(block.at)}"
-            parts.append(f"block {block.name} {at}, {to_text(block.size)} bytes, {block.endian} endian")
-        for field, places in placement.place.items():
-            where = place_of(abi.messages[name].fields[field], places[0], blocks)
-            parts.append(f"{field} in {_where(where, abi.messages[name].fields[field])}")
-        yield name, "; ".join(parts) or "nothing"
+        lone = [f"{register} = {to_text(expr)}" for register, expr in placement.fixed.items()]
+        inside: dict[str, list[str]] = {}
+        for key, places in placement.place.items():
+            field = abi.messages[name].fields[key]
+            where = place_of(field, places[0], blocks)
+            if "block" in where:
+                inside.setdefault(str(where["block"]), []).append(f"{key} {_inside(where, field)}")
+            else:
+                lone.append(f"{key} in {_register(where)}")
+        rows = ["; ".join(lone)] if lone else []
+        for block in dict.fromkeys([*placement.blocks, *inside]):
+            rows.append(_block(blocks[block], inside.get(block, [])))
         if placement.may_change:
-            yield "", f"may change: {', '.join(placement.may_change)}"
+            rows.append(f"may change: {', '.join(placement.may_change)}")
+        for number, text in enumerate(rows or ["nothing"]):
+            yield name if number == 0 else "", text
 
 
-def _where(place: dict[str, object], field: Field) -> str:
-    if "pair" in place:
-        pair = place["pair"]
-        return f"{pair['high']}:{pair['low']}" if isinstance(pair, dict) else ""
-    bits = place.get("bits")
-    lowest = bits[1] if isinstance(bits, list) else 0
-    highest = bits[0] if isinstance(bits, list) else 0
-    if "register" in place:
-        whole = lowest == 0 and highest in (63, 127)
-        return f"{place['register']}" + ("" if whole else f" {highest}:{lowest}")
-    at = f"{place['block']} at {place['offset']}"
+def _block(block: Block, fields: list[str]) -> str:
+    from hvabi.abi.expr import to_text
+
+    at = f"in {', '.join(block.registers)}" if block.at is None else f"at {to_text(block.at)}"
+    space = f" of {block.space}" if block.space else ""
+    size = f"{to_text(block.size)} bytes, {block.endian} endian"
+    return f"block {block.name} {at}{space}, {size}: {', '.join(fields) or 'nothing'}"
+
+
+def _register(place: dict[str, object]) -> str:
+    pair, bits = place.get("pair"), place.get("bits")
+    if isinstance(pair, dict):
+        return f"{pair['high']}:{pair['low']}"
+    hi, lo = bits if isinstance(bits, list) else (63, 0)
+    return f"{place['register']}" + ("" if lo == 0 and hi in (63, 127) else f" {hi}:{lo}")
+
+
+def _inside(place: dict[str, object], field: Field) -> str:
+    offset = str(place["offset"])
+    at = f"+{int(offset):#x}" if offset.isdigit() else f"+{offset}"
     if field.is_list:
-        return f"{at}, every {place['stride']} bytes"
-    size = place.get("size")
-    whole = isinstance(size, int) and highest - lowest + 1 == size * 8
-    return f"{at}, {size} bytes" if whole else f"{at}, bits {highest}:{lowest} of {size} bytes"
+        return f"{at} every {place['stride']}"
+    bits, size = place.get("bits"), place.get("size")
+    hi, lo = bits if isinstance(bits, list) else (63, 0)
+    return at if isinstance(size, int) and hi - lo + 1 == size * 8 else f"{at} {hi}:{lo}"
 
 
 def _messages(abi: Abi, width: int) -> Iterator[str]:

@@ -46,7 +46,8 @@ def table(
 ) -> Iterator[str]:
     """Yield the lines of a table: columns as wide as they need, the last one wrapped to what is left.
 
-    Where a cell is wider than `widest`, or less than `room` columns are left, the last cell goes under its row. `style` takes the number of a column
+    Where a cell is wider than `widest`, or less than `room` columns are left, the last cell goes under its row.
+    `style` takes the number of a column
     and the padded cell.
     """
     cells = [[escape(cell) for cell in row] for row in rows]

@@ -33,8 +33,8 @@ class Judged:
         return self.answers[0].rule
 
     def breaks_only(self, rule: str) -> bool:
-        """Whether this rule and no other decides."""
-        return {answer.rule for answer in self.answers} == {rule} and self.broken in ((), (rule,))
+        """Whether this rule decides and no other is broken; under an open policy it may also not hold at all."""
+        return rule in {answer.rule for answer in self.answers} and set(self.broken) <= {rule}
 
     def first_breaks(self, rule: str) -> bool:
         """Whether this rule decides, others being broken too."""

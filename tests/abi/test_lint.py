@@ -90,7 +90,7 @@ def test_bundled_specifications_together_are_clean() -> None:
 WORDS = {
     "gap": (
         ("gfn: {bits: [51, 0]", "gfn: {bits: [47, 0]"),
-        "layout-gap", "bits [51, 48] of layout `entry` belong to no field: 4 bits between gfn and op", "`partial: true`",
+        "layout-gap", "bits [51, 48] of layout `entry` belong to no field: 4 bits between gfn and op", "partial",
     ),
     "gap at the end": (
         ("bits: [63, 56]", "bits: [62, 56]"), "layout-gap", "1 bits after rest", "reserved bits are fields",
@@ -105,7 +105,7 @@ WORDS = {
     "typo in an enum value": (
         ("done-when: status == OK", "done-when: status == OKAY"), "expr-unknown-name", "`OKAY`", None,
     ),
-    "typo in a field": (("completed: done\n", "completed: doen\n"), "expr-unknown-name", "`doen`", "did you mean `done`?"),
+    "typo in a field": (("completed: done\n", "completed: doen\n"), "expr-unknown-name", "`doen`", "`done`?"),
     "element name outside an element": (
         ("max-elements: 16", "max-elements: index"), "expr-unknown-name", "`index`", "known in element scope only",
     ),
@@ -130,6 +130,13 @@ WORDS = {
     "typo in a revision": (
         ("v2: {doc: The second.}", "v2: {doc: The second.}\n  v3: {doc: A third., default: true}"),
         "revision-default", "v1 and v3 are the default", "exactly one",
+    ),
+    "example with a register that is not used": (
+        ("regs: {rax: 12,", "regs: {rdi: 0, rax: 12,"), "example-mismatch", "rdi is no register of the request", None,
+    ),
+    "prevalidation that is said twice": (
+        ("    progress:\n", "    prevalidate: [{is: true}, {is: false}]\n    progress:\n"),
+        "outcome-unreachable", "`prevalidate`: an earlier alternative", None,
     ),
     "example off by one byte": (
         ('mem: [[0x1000, "0500000000001000"]]', 'mem: [[0x1000, "0500000000001100"]]'),

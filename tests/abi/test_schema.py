@@ -91,7 +91,7 @@ def test_bundled_files_fit_the_schema(path: Path) -> None:
 
 # What is written in place of what, the id, the line's text, the message and the hint that a person gets.
 ERRORS = {
-    "unknown key at the top": ("title:", "titel:", "schema-unknown-key", "titel", "did you mean `title`?"),
+    "unknown key at the top": ("title: A small", "titel: A small", "schema-unknown-key", "titel", "`title`?"),
     "unknown key deep inside": ("limit: 16,", "lmit: 16,", "schema-unknown-key", "lmit", "did you mean `limit`?"),
     "key in snake case": ("done-when:", "done_when:", "schema-unknown-key", "done_when", "did you mean `done-when`?"),
     "missing operand": ("to: {of: it.op, map", "to: {map", "schema-missing-key", "`of`", None),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from hvabi.abi.registry import Spec, load
 from hvabi.abi.wire import Wire
-from hvabi.adapters.host import Host
 from hvabi.adapters.registry import host_class
 from hvabi.adapters.values import HostAnswer, VmmReply, VmmRequest
 from hvabi.backend import Backend, Conversion, GuestMemory, MemoryLayout, PageState
+
+if TYPE_CHECKING:
+    from hvabi.adapters.host import Host
 
 Range = tuple[int, int]
 
@@ -272,7 +274,7 @@ def test_host_answers(case: Case) -> None:
     assert found == ([("kvm-exit-hypercall", {}, [(0, case.exit)])] if case.exit else [])
 
 
-# -- GHCB page form -----------------------------------------------------------------------------------------------
+# -- GHCB page form ---------------------------------------------------------------------------------------------------
 
 GHCB = 0x7000
 
@@ -421,7 +423,8 @@ PSC = [
     Psc(id="scratch-0xfe9", body="", infos=malformed(3), left="", offset=0xFE9),
     Psc(id="info1-not-registered", body=ONE + "00e0001f00002000", infos=malformed(1), left=ONE, enabled=False),
     Psc(id="info2-usage", body=ONE + "00e0001f00002000", infos=malformed(2), left=ONE, over={"usage": "01000000"}),
-    Psc(id="info3-scratch-zero", body=ONE + "00e0001f00002000", infos=malformed(3), left=ONE, over={"scratch": "00" * 8}),
+    Psc(id="info3-scratch-zero", body=ONE + "00e0001f00002000", infos=malformed(3), left=ONE,
+        over={"scratch": "0000000000000000"}),
     Psc(id="info4-valid-bits", body=ONE + "00e0001f00002000", infos=malformed(4), left=ONE,
         over={"valid": "00000000000000000000000000001c00"}),
     Psc(id="info6-not-snp", body=ONE + "00e0001f00002000", infos=malformed(6), left=ONE, config={"snp": 0}),
@@ -474,7 +477,7 @@ def test_psc_host(case: Psc) -> None:
     assert max(memory.reads_of(gpa) for gpa in range(GHCB, GHCB + 4096)) <= 1
 
 
-# -- the other messages of the MSR protocol -------------------------------------------------------------------------
+# -- the other messages of the MSR protocol ---------------------------------------------------------------------------
 
 MSR = [
     ("6-sev-info-request", "sev-info-request", 0x2, {}),
@@ -526,7 +529,7 @@ def test_msr_unknown_request_leaves_the_msr() -> None:
     assert (answer.end, dict(answer.regs)) == ("return", {})
 
 
-# -- KVM's host side ------------------------------------------------------------------------------------------------
+# -- KVM's host side --------------------------------------------------------------------------------------------------
 
 ATTRIBUTES = [
     ("private", "0080011f00000000001000000000000008000000000000000000000000000000", 0x1F018000, 0x1000, 1),

@@ -87,7 +87,7 @@ def drive(
     return talk
 
 
-# -- TDX MapGPA -----------------------------------------------------------------------------------------------------
+# -- TDX MapGPA -------------------------------------------------------------------------------------------------------
 
 TD_FIRST, TD_PAGES = 0x100001, 8
 TD_GPA = TD_FIRST << 12
@@ -291,7 +291,7 @@ def test_tdx_slow_host_on_a_long_range_stays_in_the_bound() -> None:
     assert len(talk.calls) <= 404
 
 
-# -- GHCB page state change -----------------------------------------------------------------------------------------
+# -- GHCB page state change -------------------------------------------------------------------------------------------
 
 GHCB = SCRATCH[0] << 12
 
@@ -390,13 +390,17 @@ PARTLY_TRUE = (0x1_0000_0002, 0x100_0000_0000)
 
 
 def psc_claims(sent: Page, left: Page) -> set[int]:
-    """The pages that an answer says are done: entries before cur_entry, and cur_page of the one at it."""
+    """The pages that an answer says are done: entries before cur_entry, and cur_page of the one at it.
+
+    An error is about the entry at cur_entry: nothing of that one is done by it, and there must be such an entry.
+    """
     claimed: set[int] = set()
-    if left.get(0x398, 4) or left.get(0x3A0, 8) not in (0, *PARTLY_TRUE):
+    result = left.get(0x3A0, 8)
+    if left.get(0x398, 4) or result not in (0, *PARTLY_TRUE) or (result and left.cur_entry > sent.end_entry):
         return claimed
     for index, entry in enumerate(sent.entries):
         done = entry.pages if index < left.cur_entry else 0
-        if index == left.cur_entry:
+        if index == left.cur_entry and result == 0:
             done = min(left.get(0x808 + 8 * index, 8) & 0xFFF, entry.pages)
         claimed |= set(range(entry.gfn, entry.gfn + done))
     return claimed
@@ -475,7 +479,8 @@ PSC = [
     ],
     Psc(id="generic-later", script=[Says(cur=1), Says(cur=2, info2=GENERIC)], done=False, calls=2, believed=2),
     Psc(id="generic-backwards", script=[Says(cur=2), Says(cur=1, info2=GENERIC)], done=False, calls=2, believed=2),
-    Psc(id="generic-behind-end", script=[Says(cur=7, info2=GENERIC)], done=False, calls=1, believed=0),
+    Psc(id="generic-behind-end", script=[Says(cur=3, info2=GENERIC)], done=False, calls=1, believed=0),
+    Psc(id="generic-far-behind-end", script=[Says(cur=7, info2=GENERIC)], done=False, calls=1, believed=0),
     Psc(id="cur-page-too-large", script=[Says(cur=1, cur_pages=((1, 2),))], done=False, calls=1, believed=0),
     Psc(id="cur-page-4095", script=[Says(cur=0, cur_pages=((0, 0xFFF),))], done=False, calls=1, believed=0),
     Psc(id="cur-page-counts", script=[Says(cur=0, cur_pages=((0, 1),)), STALL], done=False, calls=5, believed=1),
@@ -500,6 +505,16 @@ PSC = [
     Psc(
         id="2m-cur-page-backwards",
         script=[Says(cur=0, cur_pages=((0, 256),)), Says(cur=0, cur_pages=((0, 128),)), Says(cur=1)],
+        done=False,
+        calls=2,
+        believed=256,
+        first=0x400,
+        pages=512,
+    ),
+    Psc(id="error-entry-marked", script=[Says(info2=GENERIC, cur_pages=((0, 1),))], done=False, calls=1, believed=0),
+    Psc(
+        id="2m-generic-in-the-middle",
+        script=[Says(cur=0, cur_pages=((0, 256),)), Says(info2=GENERIC, cur_pages=((0, 512),))],
         done=False,
         calls=2,
         believed=256,
@@ -552,12 +567,16 @@ SPLITS: list[tuple[str, int, int, list[list[tuple[int, int]]]]] = [
 
 @pytest.mark.parametrize(("to", "operation"), [(PRIVATE, 1), (SHARED, 2)], ids=["private", "shared"])
 @pytest.mark.parametrize(("first", "pages", "batches"), [row[1:] for row in SPLITS], ids=[row[0] for row in SPLITS])
-def test_psc_batches(first: int, pages: int, batches: list[list[tuple[int, int]]], to: PageState, operation: int) -> None:
+def test_psc_batches(
+    first: int, pages: int, batches: list[list[tuple[int, int]]], to: PageState, operation: int
+) -> None:
     def host(talk: Talk, call: GuestCall) -> GuestReply:
         page = Page.of(call)
         left = Says(cur=page.end_entry + 1).apply(page)
         talk.claimed |= psc_claims(page, left)
-        return GuestReply(mem=((GHCB + 0x398, bytes(left.raw[0x398:0x3A8])), (GHCB + 0x800, bytes(left.raw[0x800:0xFF0]))))
+        return GuestReply(
+            mem=((GHCB + 0x398, bytes(left.raw[0x398:0x3A8])), (GHCB + 0x800, bytes(left.raw[0x800:0xFF0])))
+        )
 
     talk = drive(guest_of("ghcb-psc"), first, pages, to, host)
     assert talk.done
@@ -657,7 +676,7 @@ def test_snp_validates_on_the_right_side_of_the_call(
     assert all(step.ranges == ((0x101, 0x102),) for step in talk.steps)
 
 
-# -- GHCB MSR protocol ----------------------------------------------------------------------------------------------
+# -- GHCB MSR protocol ------------------------------------------------------------------------------------------------
 
 MSR = "msr_c0010130"
 
@@ -674,10 +693,10 @@ MSR_CASES: list[tuple[str, dict[str, Any], list[int | None], bool, int, int]] = 
     ("error-1", {}, [0x0000000100000015], False, 1, 0),
     ("error-all-ones", {}, [0xFFFFFFFF00000015], False, 1, 0),
     ("second-error", {}, [0x15, 0x0000000100000015], False, 2, 1),
-    ("junk-linux", {"profile": "linux-guest"}, [0xFFFFF015, 0x1015], True, 2, 2),
+    ("junk-linux", {"profile": "linux-guest-7.3"}, [0xFFFFF015, 0x1015], True, 2, 2),
     ("junk-svsm", {"profile": "coconut-svsm"}, [0x1015], False, 1, 0),
-    ("junk-openvmm", {"profile": "openvmm"}, [0x80000015], False, 1, 0),
-    ("junk-and-error", {"profile": "linux-guest"}, [0x8000000000001015], False, 1, 0),
+    ("junk-openvmm", {"profile": "openhcl-boot"}, [0x80000015], False, 1, 0),
+    ("junk-and-error", {"profile": "linux-guest-7.3"}, [0x8000000000001015], False, 1, 0),
 ]
 
 
@@ -700,7 +719,7 @@ def test_msr_psc(spec: dict[str, Any], script: list[int | None], done: bool, cal
     assert (talk.done, len(talk.calls), len(talk.pages)) == (done, calls, believed)
 
 
-# -- KVM hypercall 12 -----------------------------------------------------------------------------------------------
+# -- KVM hypercall 12 -------------------------------------------------------------------------------------------------
 
 HYPERCALL: list[tuple[str, str, int, bool]] = [
     ("success", "vmcall64", 0, True),
