@@ -186,13 +186,13 @@ class Work:
             return
         at = 0
         while at < total:
-            size = self._next_size(total - at)
+            size = self._next_size(first, first.start + at, total - at)
             if size <= 0:
                 raise Stopped(Status.PARTIAL, to=first.to)
             yield from self._piece(first, first.start + at, size)
             at += size
             self.done += size
-            self.chunks += 1
+            self.chunks += 1 if self.chunk is None else -(-size // self.chunk)
             self._count(group, at)
             due = self.inject.event_after
             if self.chunk is not None and due is not None and self.chunks >= due and not self._is_last(group, at):
@@ -206,8 +206,8 @@ class Work:
         scope = self.call.scope if part.item is None else self.call.scope.with_locals(it=part.item)
         return scope.int(to.of) in to.states
 
-    def _next_size(self, left: int) -> int:
-        size = left if self.chunk is None else min(left, self.chunk)
+    def _next_size(self, part: Part, start: int, left: int) -> int:
+        size = self._step(part, start, left)
         limit = self.inject.stop_after
         if limit is None:
             return size
@@ -217,6 +217,24 @@ class Work:
         if self.whole_elements:
             return 0
         return budget // self.unit_pages * self.unit_pages
+
+    def _step(self, part: Part, start: int, left: int) -> int:
+        """Return the pages to do at once: a chunk, or as many chunks as cannot be told from doing one by one.
+
+        A guest may name more chunks than there is time for.
+        """
+        if self.chunk is None:
+            return left
+        if self.call.exits:
+            return min(left, self.chunk)
+        size = left
+        if self.inject.event_after is not None:
+            size = min(size, max(self.inject.event_after - self.chunks, 1) * self.chunk)
+        if self.absent == "refuse" or (self.absent == "allow-shared" and part.to is PageState.PRIVATE):
+            hole = self.backend.layout.first_hole(start, start + size)
+            if hole is not None:
+                size = min(size, max((hole - start) // self.chunk, 1) * self.chunk)
+        return size
 
     def _is_last(self, group: list[Part], at: int) -> bool:
         if at < sum(part.pages for part in group):

@@ -173,6 +173,7 @@ def _placement(abi: Abi, transport: Transport, item: Placement) -> Data:
         "place": {
             key: [place_of(message.fields[key], place, blocks) for place in places]
             for key, places in item.place.items()
+            if key in message.fields
         },
         "absent": list(item.absent),
         "may_change": list(item.may_change),

@@ -134,8 +134,11 @@ def _best(wanted: Target, given: Input, transport: str | None, config: dict[str,
 
 
 def _fit(item: Reading) -> tuple[bool, tuple[int, int, int], int]:
-    wrong = any(problem.code in ("const-mismatch", "fixed-mismatch") for problem in item.annotation.problems)
-    return wrong, item.rank, len(item.annotation.unused)
+    """Sort key: legal readings by how sure they are, then those with the most constants that are right."""
+    from hvabi.abi.readings import is_legal
+
+    legal = is_legal(item.annotation, item.matched)
+    return not legal, item.rank if legal else (0, 0, -item.matched), len(item.annotation.unused)
 
 
 def _with_hints(error: Any, wanted: Target, given: Input, config: dict[str, int]) -> Exception:

@@ -90,7 +90,7 @@ def _message(
     tree = assignments([item for item in values if not item.startswith("request.")], codec.message.fields)
     _reject_absent(codec, tree)
     tree = filled(codec, tree, request)
-    wire = codec.encode(tree, request=request)
+    wire = _encode(codec, tree, request)
     if only_hex:
         console.say(wire.hex())
         return console.GOOD
@@ -126,6 +126,18 @@ def _message(
         console.say(line)
     _wire(codec, wire, width, every=every)
     return console.GOOD
+
+
+def _encode(codec: MessageCodec, tree: dict[str, Any], request: Any) -> Wire:
+    from hvabi.abi.errors import CodecError
+
+    try:
+        return codec.encode(tree, request=request)
+    except CodecError as error:
+        lists = [name for name, field in codec.message.fields.items() if field.is_list and not tree.get(name)]
+        if error.code == "value-too-large" and error.path not in tree and lists:
+            error.hint = f"its default does not fit an empty list: give {lists[0]}[0]…=VALUE, or {error.path}=VALUE"
+        raise
 
 
 def _wire(codec: MessageCodec, wire: Wire, width: int, *, every: bool) -> None:

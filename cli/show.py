@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hvabi.cli import console
-from hvabi.cli.tables import dim, heading, table, wrap
+from hvabi.cli.tables import dim, heading, table, titled, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -62,7 +62,7 @@ def command(abi: str, sections: tuple[str, ...], *, as_json: bool) -> int:
 
 
 def _head(abi: Abi, width: int) -> Iterator[str]:
-    yield heading(f"{abi.id}@{abi.revision}") + f"  {abi.title}"
+    yield from titled(f"{abi.id}@{abi.revision}", abi.title, width)
     yield from wrap(abi.doc, width)
     yield ""
     others = [name for name in abi.revisions if name != abi.revision]
@@ -82,7 +82,7 @@ def _transports(abi: Abi, width: int) -> Iterator[str]:
         made = item.instruction or item.isa
         code = f" ({item.instruction_bytes})" if item.instruction_bytes else ""
         cpl = ", the caller's privilege is visible" if item.shows_cpl else ""
-        yield heading(item.name) + f"  {made}{code}, {item.isa} {item.mode}-bit{cpl}"
+        yield from titled(item.name, f"{made}{code}, {item.isa} {item.mode}-bit{cpl}", width)
         yield from wrap(item.doc, width, indent="  ")
         yield from table(list(_places(abi, item)), width, indent="  ")
         limits = [(f"limit {name}", f"{limit.value:#x}: {limit.doc}") for name, limit in item.limits.items()]
@@ -98,6 +98,8 @@ def _places(abi: Abi, item: Transport) -> Iterator[tuple[str, str]]:
         lone = [f"{register} = {to_text(expr)}" for register, expr in placement.fixed.items()]
         inside: dict[str, list[str]] = {}
         for key, places in placement.place.items():
+            if key not in abi.messages[name].fields:  # not in this revision
+                continue
             field = abi.messages[name].fields[key]
             where = place_of(field, places[0], blocks)
             if "block" in where:
@@ -206,7 +208,7 @@ def _calls(abi: Abi, width: int) -> Iterator[str]:
 
     for call in abi.calls.values():
         answered = f", answered by {call.response}" if call.response else ""
-        yield heading(call.name) + f"  {call.request}{answered}"
+        yield from titled(call.name, f"{call.request}{answered}", width)
         yield from wrap(call.doc, width, indent="  ")
         rows = [(f"{item.name} is", f"{to_text(item.expr)} ({item.doc.rstrip('.')})") for item in call.define.values()]
         if call.convert is not None:
@@ -232,7 +234,7 @@ def _rules(abi: Abi, width: int) -> Iterator[str]:
         for rule in call.rules:
             held = words.guard(rule.guard)
             about = f"{rule.binds}, {rule.level}, {rule.source}" + (f"; {held}" if held else "")
-            yield "  " + heading(rule.id) + "  " + dim(about)
+            yield from titled(rule.id, about, width, indent="  ")
             yield from wrap(rule.text, width, indent="    ")
             yield from map(dim, wrap(words.check(rule), width, indent="    ", hang="      "))
             if rule.answer is not None:

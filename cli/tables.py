@@ -29,6 +29,13 @@ def heading(text: str) -> str:
     return paint(text, bold=True)
 
 
+def titled(name: str, rest: str, width: int, *, indent: str = "") -> list[str]:
+    """Return a heading and what follows it in the same line, wrapped."""
+    lines = wrap(f"{name}  {rest}", width, indent=indent, hang=indent + "    ")
+    shown = escape(name)
+    return [lines[0].replace(shown, heading(shown), 1), *lines[1:]]
+
+
 def dim(text: str) -> str:
     """Return text of less weight."""
     return paint(text, dim=True)

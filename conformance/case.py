@@ -123,7 +123,9 @@ class GuestTurn:
             laid over its answer), or ``say`` (the model host does nothing; only `say` and `regs` are answered).
         inject: fault for a served call.
         say: response fields to encode: integers, or EXPRs over the guest's actual request and, for ``serve``, the
-            right response (``response.next_gpa + 4096``).
+            right response (``response.next_gpa + 4096``). The run-time names of outcomes (`done_pages`,
+            `done_bytes`, `part_pages`, `index`, `errno`) are 0, `to` is the state asked for, and the call's
+            definitions can be used.
         regs: raw registers to answer.
         mem_at: raw bytes to answer as (block name, offset in it, bytes).
 
@@ -148,6 +150,9 @@ class GuestScript:
         calls: the fewest and most calls that are right (``(0, 0)``: none may be made).
         must_not_believe: pages that the guest must not report as converted.
         must_believe: pages that the guest must report where `done` is true or ends so.
+        local_steps: ``(word, when, pages)``: the guest's local steps with this word together cover exactly these
+            pages; when ``before``, no call has named a page of the step yet; when ``after``, answers have said that
+            every page of the step is done. Only where the guest has the feature ``local-steps``.
 
     """
 
@@ -160,6 +165,7 @@ class GuestScript:
     calls: tuple[int, int] | None = None
     must_not_believe: Pages = ()
     must_believe: Pages = ()
+    local_steps: tuple[tuple[str, str, Pages], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

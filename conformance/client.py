@@ -182,7 +182,7 @@ class Client:
         if isinstance(found, bool) or not isinstance(found, (int, type(None))):
             raise _violation("`id` is no JSON number", line)
         # An answer to a command of an earlier session may still be in the line.
-        if found is not None and (found in self._late or (found < (self._first or 0) and found >= 0)):
+        if found is not None and (found in self._late or 1 <= found < (self._first or 0)):
             self._late.discard(found)
             return None
         kinds = [kind for kind in _KINDS if kind in answer]

@@ -141,12 +141,13 @@ def memory(value: Any) -> tuple[tuple[int, bytes], ...]:
 
 def page_ranges(value: Any, what: str, *, adjacent: bool = True) -> list[tuple[int, int]]:
     """Read ``[[gpa, pages]…]`` as sorted, disjoint ``(first page, end page)``."""
-    return [(start, end) for start, end, _ in _spans(value, what, 2)]
+    return [(start, end) for start, end, _ in _spans(value, what, 2) if start < end]
 
 
 def state_ranges(value: Any, what: str, state: Callable[[Any], Any]) -> list[tuple[int, int, Any]]:
     """Read ``[[gpa, pages, state]…]`` as sorted, disjoint ``(first page, end page, state)``."""
-    return [(start, end, state(rest[0])) for start, end, rest in _spans(value, what, 3)]
+    rows = [(start, end, state(rest[0])) for start, end, rest in _spans(value, what, 3)]
+    return [row for row in rows if row[0] < row[1]]
 
 
 def _spans(value: Any, what: str, width: int) -> Iterator[tuple[int, int, list[Any]]]:
@@ -158,8 +159,7 @@ def _spans(value: Any, what: str, width: int) -> Iterator[tuple[int, int, list[A
         if start >> 12 < last:
             raise ProtocolError(f"{what} is not sorted and disjoint at {start:#x}", code="not-sorted")
         last = (start >> 12) + count
-        if count:
-            yield start >> 12, last, rest
+        yield start >> 12, last, rest
 
 
 def _rows(value: Any, what: str, width: int) -> Iterable[list[Any]]:

@@ -11,7 +11,7 @@ from hvabi.adapters.guest import Guest
 from hvabi.adapters.host import Host
 from hvabi.adapters.registry import guest_class, host_class
 from hvabi.adapters.values import GuestReply, GuestResult, GuestStep, HostAnswer, Injection, VmmReply, VmmRequest
-from hvabi.backend import Backend, GuestMemory, MemoryLayout, PageState
+from hvabi.backend import Backend, GuestMemory, MemoryLayout, ModelError, PageState
 from hvabi.conformance import frame
 from hvabi.conformance.frame import ProtocolError, Unsupported
 
@@ -44,6 +44,7 @@ class Session:
         self._new_backend: Callable[[], Backend] = Backend
         self._open: Any = None
         self._inject = Injection()
+        self._to = PageState.PRIVATE
         self.stopped = False
 
     def handle(self, line: str | None) -> str | None:
@@ -64,9 +65,12 @@ class Session:
             answer = self._command(command)
         except Unsupported as error:
             answer = {"unsupported": {"message": error.message}}
-        except HvAbiError as error:
+        except (HvAbiError, ModelError) as error:
             answer = {"error": {"message": str(error)}}
-        return frame.format_line({"id": ident, **answer})
+        text = frame.format_line({"id": ident, **answer})
+        if len(text) > frame.MAX_LINE:
+            text = frame.format_line({"id": ident, "error": {"message": "the answer does not fit a line"}})
+        return text
 
     def _command(self, command: Mapping[str, Any]) -> dict[str, Any]:
         name = frame.word(frame.argument(command, "cmd"), "cmd")
@@ -109,12 +113,15 @@ class Session:
             raise ProtocolError("config is an object")
         profile = frame.word(config.get("profile", "spec"), "profile")
         try:
+            offer = _offer(abi)
+            if bundled(abi).draft or not revision or not transport:
+                raise Unsupported(f"{abi} is not offered so")
             spec = load(abi, revision=revision, profile=profile)
             spec.transport(transport)
             own = _own_config(spec, config)
         except UsageError as error:
             raise Unsupported(str(error)) from error
-        if role not in _offer(abi)["roles"]:
+        if role not in offer["roles"]:
             raise Unsupported(f"{abi} has no role {frame.shown(role)}")
         enabled = config.get("enabled", True if spec.abi.profile == "spec" else _profile_enabled(spec))
         if not isinstance(enabled, bool):
@@ -211,6 +218,7 @@ class Session:
         to = _state(frame.argument(command, "to"))
         if to not in _states(self._guest.spec):
             raise Unsupported(f"{self._guest.spec.id} cannot ask for {to.value}")
+        self._to = to
         self._open = self._guest.convert(gpa, pages, to)
         return self._advance(None)
 
@@ -244,7 +252,10 @@ class Session:
         if fault == "vmm-error":
             if call is None or call.vmm is None:
                 raise Unsupported(f"{host.abi.id} has no VMM behind it")
-            inject = Injection(vmm_errno=frame.number(frame.argument(command, "errno"), "errno"))
+            errno = frame.number(frame.argument(command, "errno"), "errno")
+            if not errno:
+                raise ProtocolError("errno is a positive number")
+            inject = Injection(vmm_errno=errno)
         elif fault == "stop-after":
             pages = frame.number(frame.argument(command, "pages"), "pages")
             if progress is None:
@@ -258,8 +269,10 @@ class Session:
                 raise Unsupported(f"{host.abi.id} does not look for events")
             inject = Injection(event_after=after)
         elif fault == "memory-flip":
-            gpa = frame.number(frame.argument(command, "gpa"), "gpa")
-            inject = Injection(flips=((gpa, frame.data(frame.argument(command, "hex"), "hex")),))
+            flip = (frame.argument(command, "gpa"), frame.argument(command, "hex"))
+            if not _has_memory(host):
+                raise Unsupported(f"{host.abi.id} over {host.transport.name} reads no memory")
+            inject = Injection(flips=frame.memory([list(flip)]))
         else:
             raise Unsupported(f"there is no fault {frame.shown(fault)}")
         self._inject = inject
@@ -297,8 +310,7 @@ class Session:
             exit_ = {"abi": shown.abi, "regs": frame.hex_regs(shown.regs), "mem": frame.hex_mem(shown.mem)}
             return {"yield": {"exit": exit_}}
         if isinstance(shown, GuestStep):
-            to = "shared" if shown.step in ("rescind", "map") else "private"
-            return {"yield": {"step": shown.step, "ranges": frame.hex_pages(shown.ranges, to)}}
+            return {"yield": {"step": shown.step, "ranges": frame.hex_pages(shown.ranges, self._to.value)}}
         return {"yield": {"regs": frame.hex_regs(shown.regs), "mem": frame.hex_mem(shown.mem)}}
 
 
@@ -321,6 +333,12 @@ def _offer(abi: str) -> dict[str, Any]:
     if call is not None and call.guest is not None:
         roles.append("guest")
     return {"revisions": list(spec.revisions), "transports": list(spec.transports), "roles": roles}
+
+
+def _has_memory(host: Host) -> bool:
+    """Whether the transport carries a part of some message in memory."""
+    placements = host.transport.placements.values()
+    return any(block.at is not None for placement in placements for block in placement.blocks.values())
 
 
 def _own_config(spec: Spec, config: Mapping[str, Any]) -> dict[str, int]:

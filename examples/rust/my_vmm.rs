@@ -242,6 +242,7 @@ impl Iut for MyVmm {
     fn inject(&mut self, fault: Fault) -> Done {
         match fault {
             Fault::VmmError(0) => return error("0 is no errno"),
+            Fault::MemoryFlip(..) => return unsupported("this call reads no memory"),
             Fault::StopAfter(_) | Fault::EventPending(_) if self.transport != Transport::Tdcall => {
                 return unsupported("this call has no partial progress");
             }

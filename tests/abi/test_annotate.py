@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from hvabi.abi import annotate as module
 from hvabi.abi.annotate import annotate, annotate_layout
-from hvabi.abi.annotation import Annotation, Row
 from hvabi.abi.codec import LayoutCodec
 from hvabi.abi.errors import CodecError
 from hvabi.abi.given import Given
@@ -19,6 +18,7 @@ from hvabi.abi.registry import Spec, abi_ids, bundled, load
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from hvabi.abi.annotation import Annotation, Row
     from hvabi.abi.model import Field
 
 ENTRY = bytes.fromhex("01e0001f00002000")
@@ -126,7 +126,9 @@ def test_odd_entries_are_problems(entry: str, problem: tuple[str, str, str]) -> 
 
 
 def test_reserved_bits_that_receivers_refuse_are_an_error() -> None:
-    found = annotate(load("kvm-memory-attributes").message("request"), Given(block=("attrs", bytes(24) + b"\x01" + bytes(7))))
+    found = annotate(
+        load("kvm-memory-attributes").message("request"), Given(block=("attrs", bytes(24) + b"\x01" + bytes(7)))
+    )
     assert [(item.code, item.level, item.path) for item in found.problems] == [("reserved-bits", "error", "flags")]
 
 

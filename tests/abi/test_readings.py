@@ -138,7 +138,9 @@ def test_every_example_is_among_the_readings_of_its_registers(abi: str) -> None:
         wire = codec.encode(data["request"])
         found = readings(Given(regs=wire.regs, mem=wire.mem), config=data.get("config")).readings
         ways = {(item.abi, item.revision, item.message, item.transport) for item in found}
-        fixed = any(name in data.get("request", {}) for name, item in codec.message.fields.items() if item.const is not None)
+        fixed = any(
+            name in data.get("request", {}) for name, item in codec.message.fields.items() if item.const is not None
+        )
         if not fixed:
             assert (abi, spec.abi.revision, message, data["transport"]) in ways, example.name
             checked += 1

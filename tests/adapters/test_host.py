@@ -510,6 +510,28 @@ def test_mapgpa_with_an_event(after: int, told: dict[str, int], done: int) -> No
     assert shared_of(host) == [(0x1001, 0x1001 + 1537)]
 
 
+def test_mapgpa_of_half_the_address_space_takes_no_time() -> None:
+    host = host_of("tdx-map-gpa", config={"gpaw": 52})
+    for inject in (Injection(), Injection(event_after=2**40), Injection(stop_after=2**39)):
+        assert dict(host.answer(map_gpa(1 << 51, 1 << 51), inject=inject).regs) == {"r10": 0}
+        assert shared_of(host) == [(0, 1 << 39)]
+    answer = host.answer(map_gpa(0, 1 << 51), inject=Injection(event_after=2**29))
+    assert dict(answer.regs) == {"r10": 1, "r11": 1 << 50}
+    assert shared_of(host) == [(1 << 38, 1 << 39)]
+    slots = [(0, 1 << 38), ((1 << 38) + 1, 1 << 39)]
+    host = host_of("tdx-map-gpa", config={"gpaw": 52}, slots=slots, policies={"no-memory": "refuse"})
+    answer = host.answer(map_gpa(1 << 51, 1 << 51))
+    assert dict(answer.regs) == {"r10": INVALID_OPERAND, "r11": 1 << 51 | 1 << 50}
+    assert shared_of(host) == [(0, 1 << 38)]
+
+
+def test_mapgpa_that_adds_no_range_passes_at_the_bound() -> None:
+    # The first 2 MiB alone would be one range more; the whole call joins them.
+    host = host_of("tdx-map-gpa", shared=[(0x1300, 0x1310)], max_ranges=1)
+    assert dict(host.answer(map_gpa(S47 | 0x1000000, 0x400000)).regs) == {"r10": 0}
+    assert shared_of(host) == [(0x1000, 0x1400)]
+
+
 # -- what the VMM's errno becomes -------------------------------------------------------------------------------------
 
 Left = dict[str, int] | None  # None: the vCPU cannot be run on

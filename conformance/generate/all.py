@@ -1,0 +1,72 @@
+"""All cases of an ABI, in a fixed order, every id once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hvabi.abi.registry import abi_ids, bundled, load
+from hvabi.abi.specification import SPEC_PROFILE
+from hvabi.conformance.generate.basis import basis_of
+from hvabi.conformance.generate.guests import guest_cases
+from hvabi.conformance.generate.hosts import done_cases, fault_cases, progress_cases, reserved_cases
+from hvabi.conformance.generate.rules import RuleCases
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hvabi.conformance.case import Case
+
+
+def cases(
+    abi: str | None = None,
+    *,
+    revision: str | None = None,
+    role: str | None = None,
+    transport: str | None = None,
+    profile: str | None = None,
+    seed: int = 0,
+) -> Iterator[Case]:
+    """Yield the generated cases of one ABI, or of all that are no drafts.
+
+    Args:
+        abi: id of the ABI.
+        revision: only this revision.
+        role: ``host`` or ``guest``.
+        transport: only this transport.
+        profile: the profile under which answers are expected; its own rules are asserted too.
+        seed: kept for generators that draw; these cases are all fixed.
+
+    """
+    for name in abi_ids() if abi is None else (abi,):
+        found = bundled(name)
+        if abi is None and found.draft:
+            continue
+        if profile not in (None, SPEC_PROFILE) and profile not in found.profiles:
+            continue
+        for version in found.revisions if revision is None else (revision,):
+            spec = load(name, revision=version, profile=profile or SPEC_PROFILE)
+            for place in spec.abi.transports if transport is None else (transport,):
+                yield from _of(name, version, place, role, profile or SPEC_PROFILE)
+
+
+def _of(abi: str, revision: str, transport: str, role: str | None, profile: str) -> Iterator[Case]:
+    call = load(abi, revision=revision, profile=profile).abi.convert_call
+    if call is None:
+        return
+    seen: set[str] = set()
+    for case in _in_order(abi, revision, transport, role, profile):
+        if case.id not in seen:
+            seen.add(case.id)
+            yield case
+
+
+def _in_order(abi: str, revision: str, transport: str, role: str | None, profile: str) -> Iterator[Case]:
+    basis = basis_of(abi, revision, transport, profile)
+    if role in (None, "host") and any(basis.call.outcomes.values()):
+        yield from done_cases(basis)
+        yield from RuleCases(basis).cases()
+        yield from reserved_cases(basis)
+        yield from progress_cases(basis)
+        yield from fault_cases(basis)
+    if role in (None, "guest") and basis.call.guest is not None:
+        yield from guest_cases(basis)

@@ -1,0 +1,268 @@
+"""Guest cases: a conversion against a host that serves, stops, refuses, or lies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hvabi.conformance.case import Case, GuestScript, GuestTurn, Inject, Setup
+from hvabi.conformance.generate.basis import PLACE, SCRATCH, Basis
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hvabi.abi.calls import Rule
+    from hvabi.conformance.case import Level
+
+_SPANS = (
+    ("one-page", PLACE, 1),
+    ("three-pages", PLACE + 1, 3),
+    ("2m-aligned", PLACE, 512),
+    ("across-2m", PLACE + 510, 5),
+    ("one-more-than-2m", PLACE, 513),
+)
+
+
+def guest_cases(basis: Basis) -> Iterator[Case]:
+    """Yield all guest cases of a basis."""
+    yield from _served(basis)
+    yield from _not_made(basis)
+    yield from _partial(basis)
+    yield from _refused(basis)
+    yield from _lied_to(basis)
+
+
+def _sent_rules(basis: Basis) -> list[str]:
+    """Return the rules that bind what a guest sends: every served call shows them."""
+    return [
+        rule.id
+        for rule in basis.call.rules
+        if rule.binds == "guest" and rule.on == "request" and rule.guard.serves(basis.transport)
+    ]
+
+
+def _spans(basis: Basis) -> Iterator[tuple[str, int, int]]:
+    granule = basis.granule()
+    for name, start, pages in _SPANS:
+        yield name, start // granule * granule, -(-pages // granule) * granule
+    guest = basis.call.guest
+    if guest is not None and guest.max_elements is not None:
+        # One more element than a request holds: the last, short batch must not be forgotten.
+        most = min(_most_elements(basis), 600)
+        yield "one-element-more-than-fits", PLACE + 1, most + 1
+
+
+def _most_elements(basis: Basis) -> int:
+    fields = basis.request(PLACE + 1, 20000, basis.states()[0])
+    each = basis.call.convert.each if basis.call.convert else None
+    if fields is None or each is None:
+        return 1
+    small = [item for item in fields[each]]
+    return len(small)
+
+
+def _case(
+    basis: Basis,
+    group: str,
+    name: str,
+    script: GuestScript,
+    *,
+    rules: list[str],
+    why: str,
+    level: Level = "must",
+    setup: Setup | None = None,
+) -> Case:
+    return Case(
+        id=f"{basis.prefix}.guest.{basis.transport}.{group}.{name}",
+        abi=basis.spec.id,
+        revision=basis.abi.revision,
+        role="guest",
+        transport=basis.transport,
+        rules=tuple(dict.fromkeys(rules)),
+        level=level,
+        why=why,
+        kind="guest",
+        setup=setup or Setup(scratch=SCRATCH),
+        script=script,
+        profile=None if basis.abi.profile == "spec" else basis.abi.profile,
+    )
+
+
+def _served(basis: Basis) -> Iterator[Case]:
+    for to in basis.states():
+        for name, start, pages in _spans(basis):
+            if basis.request(start, pages, to) is None:
+                continue
+            yield _case(
+                basis, "done", f"{name}-to-{to}",
+                GuestScript(gpa=start << 12, pages=pages, to=to, must_believe=((start, start + pages),)),
+                rules=_sent_rules(basis),
+                why="The host does everything at once: each page must be asked for, and none beside.",
+            )  # fmt: skip
+
+
+def _not_made(basis: Basis) -> Iterator[Case]:
+    for to in basis.states()[:1]:
+        rows = (
+            ("no-pages", PLACE << 12, 0, Setup(scratch=SCRATCH), "Zero pages: no call."),
+            ("gpa-unaligned", (PLACE << 12) + 0x800, 1, Setup(scratch=SCRATCH), "An unaligned address: no call."),
+            ("switched-off", PLACE << 12, basis.granule(), Setup(scratch=SCRATCH, enabled=False),
+             "The call is not offered: no call."),
+        )  # fmt: skip
+        for name, gpa, pages, setup, why in rows:
+            script = GuestScript(gpa=gpa, pages=pages, to=to, done=False, calls=(0, 0))
+            yield _case(basis, "none", name, script, rules=[], why=why, setup=setup)
+
+
+def _partial(basis: Basis) -> Iterator[Case]:
+    progress = basis.call.progress
+    if progress is None:
+        return
+    granule = basis.granule()
+    start, pages = PLACE + 510 // granule * granule, 6 * granule
+    for to in basis.states():
+        if basis.request(start, pages, to) is None:
+            continue
+        script = {"gpa": start << 12, "pages": pages, "to": to}
+        for stop in (1, 3, 5):
+            turn = GuestTurn(inject=Inject(fault="stop-after", arguments={"pages": stop * granule}))
+            yield _case(
+                basis, "progress", f"stop-after-{stop}-to-{to}",
+                GuestScript(**script, turns=(turn,), must_believe=((start, start + pages),)),
+                rules=[], why="The host stops early once; the guest must go on where the answer says.",
+            )  # fmt: skip
+        one = GuestTurn(inject=Inject(fault="stop-after", arguments={"pages": granule}))
+        yield _case(
+            basis, "progress", f"one-at-a-time-to-{to}",
+            GuestScript(**script, turns=(one,), repeat_last=True, must_believe=((start, start + pages),)),
+            rules=[], why="The host does one page per call; every answer is progress.",
+        )  # fmt: skip
+        none = GuestTurn(inject=Inject(fault="stop-after", arguments={"pages": 0}))
+        yield _case(
+            basis, "progress", f"none-once-to-{to}",
+            GuestScript(**script, turns=(none,), done=None),
+            rules=[], why="One answer without progress; a guest may try again or give up, but not claim success.",
+        )  # fmt: skip
+        yield _case(
+            basis, "progress", f"none-for-ever-to-{to}",
+            GuestScript(**script, turns=(none,), repeat_last=True, done=False,
+                        must_not_believe=((start, start + pages),)),
+            rules=[], why="No answer makes progress: the guest must give up within its bound.",
+        )  # fmt: skip
+
+
+def _refused(basis: Basis) -> Iterator[Case]:
+    granule = basis.granule()
+    start, pages = PLACE, 3 * granule
+    for to in basis.states():
+        if basis.request(start, pages, to) is None:
+            continue
+        script = {"gpa": start << 12, "pages": pages, "to": to}
+        refusals = {}
+        for status, answers in basis.call.outcomes.items():
+            if status in ("done", "partial", "retry"):
+                continue
+            for answer in answers:
+                if answer.cannot is None and answer.end == "return" and answer.guard.serves(basis.transport):
+                    refusals.setdefault(tuple(sorted((n, str(e)) for n, e in answer.fields.items())), status)
+        for status in refusals.values():
+            turn = GuestTurn(kind="say", say=_outcome_words(basis, status))
+            if not turn.say:
+                continue
+            yield _case(
+                basis, "refused", f"{status}-to-{to}",
+                GuestScript(**script, turns=(turn,), repeat_last=True, done=False,
+                            must_not_believe=((start, start + pages),)),
+                rules=[], why=f"The host refuses with its answer for `{status}`: nothing is converted.",
+            )  # fmt: skip
+        if basis.call.progress is not None:
+            turn = GuestTurn(inject=Inject(fault="stop-after", arguments={"pages": granule}))
+            last = GuestTurn(kind="say", say=_outcome_words(basis, "failed") or _outcome_words(basis, "invalid"))
+            if last.say:
+                yield _case(
+                    basis, "refused", f"after-progress-to-{to}",
+                    GuestScript(**script, turns=(turn, last), repeat_last=True, done=False,
+                                must_not_believe=((start + granule, start + pages),)),
+                    rules=[], why="The host stops after a page and then refuses: the rest is not converted.",
+                )  # fmt: skip
+
+
+def _outcome_words(basis: Basis, status: str) -> dict[str, int | str]:
+    """Return the response fields of an outcome as EXPRs for a script, nothing done."""
+    from hvabi.abi.expr import to_text
+
+    for answer in basis.call.outcomes.get(status, ()):
+        if answer.cannot is None and answer.end == "return" and answer.guard.serves(basis.transport):
+            return {name: to_text(expr) for name, expr in answer.fields.items()}
+    return {}
+
+
+def _lied_to(basis: Basis) -> Iterator[Case]:
+    """Yield answers that break one rule of what a guest must check, as far as a value can be found for it."""
+    granule = basis.granule()
+    start, pages = PLACE, 4 * granule
+    for rule in basis.call.rules:
+        if rule.binds != "guest" or rule.on != "response" or not rule.guard.serves(basis.transport):
+            continue
+        for to in basis.states()[:2]:
+            if basis.request(start, pages, to) is None:
+                continue
+            for name, turn in _lies(basis, rule):
+                yield _case(
+                    basis, rule.id, f"{name}-to-{to}",
+                    GuestScript(
+                        gpa=start << 12, pages=pages, to=to, turns=(turn,), repeat_last=True, done=False,
+                        must_not_believe=((start + granule, start + pages),),
+                    ),
+                    rules=[rule.id], level=rule.level, why=f"The answer breaks this rule: {rule.text}",
+                )  # fmt: skip
+
+
+def _lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, GuestTurn]]:
+    """Yield turns whose answer breaks the rule: a served or stopped answer with one field changed."""
+    from hvabi.abi.expr import names, to_text
+
+    if basis.call.response is None:
+        return
+    fields = basis.abi.messages[basis.call.response].fields
+    stopped = Inject(fault="stop-after", arguments={"pages": basis.granule()})
+    partial = basis.call.progress is not None
+
+    def turn(field: str, text: str) -> GuestTurn:
+        return GuestTurn(inject=stopped if partial else None, say={field: text})
+
+    def text(key: str) -> str:
+        return to_text(rule.operands[key][0])
+
+    of = to_text(rule.operands["of"][0]) if "of" in rule.operands else ""
+    field = of.removeprefix("response.")
+    match rule.check:
+        case "within" if field in fields:
+            yield "below", turn(field, f"({text('low')}) - 4096")
+            yield "above", turn(field, f"({text('high')}) + 4096")
+        case "below" if field in fields:
+            yield "at-limit", turn(field, text("limit"))
+        case "at-most" if field in fields:
+            yield "above", turn(field, f"({text('limit')}) + 1")
+        case "at-most":
+            # The answer is on the other side of the comparison: a field that must not be too small.
+            for name in names(rule.operands["limit"][0]) | {text("limit").removeprefix("response.")}:
+                if name in fields and basis_safe(of):
+                    yield "below", turn(name, f"({of}) - 1")
+                    return
+        case "equals" if field in fields:
+            yield "other", turn(field, f"({text('to')}) + 1")
+        case "reserved" if field in fields:
+            yield "lowest-bit", turn(field, "1")
+            yield "highest-bit", turn(field, hex(1 << (fields[field].bits - 1)))
+        case "aligned" if field in fields:
+            yield "odd", turn(field, f"response.{field} + 1")
+            yield "half-page", turn(field, f"response.{field} + 0x800")
+        case _:
+            return
+
+
+def basis_safe(text: str) -> bool:
+    """Whether an EXPR minus one cannot fall below zero for a script: it is not a plain first index."""
+    return text not in ("cur_entry", "0")
+
+

@@ -1,0 +1,301 @@
+"""Host cases that no single rule gives: conversions that succeed, stops on the way, refusals, bounds, hostile memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from hvabi.abi.errors import HvAbiError
+from hvabi.conformance.case import HostStep, Inject, Setup
+from hvabi.conformance.generate.basis import PLACE, Basis, Question, vary
+from hvabi.conformance.generate.followup import next_fields
+from hvabi.conformance.generate.judged import judge
+from hvabi.conformance.generate.variants import basis_request
+from hvabi.conformance.oracle.walk import value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hvabi.conformance.case import Case
+
+_SPANS = (("one-page", PLACE, 1), ("three-pages", PLACE, 3), ("2m", PLACE, 512), ("across-2m", PLACE + 510, 5))
+_ERRNOS = (11, 22, 12, 5)
+_STOPS = (0, 1, 2)
+
+
+def _rounded(basis: Basis, pages: int) -> int:
+    granule = basis.granule()
+    return -(-pages // granule) * granule
+
+
+def _question(basis: Basis, start: int, pages: int, to: str) -> Question | None:
+    granule = basis.granule()
+    return basis.question(start // granule * granule, _rounded(basis, pages), to)
+
+
+def done_cases(basis: Basis) -> Iterator[Case]:
+    """Yield conversions that succeed: spans, both directions, repeated, over mixed states, from another vCPU."""
+    for to in basis.states():
+        for name, start, pages in _SPANS:
+            question = _question(basis, start, pages, to)
+            if question is None:
+                continue
+            judged = judge(basis, question)
+            if judged is None or not judged.accepted:
+                continue
+            yield basis.case(
+                judged.question, "done", f"{name}-to-{to}", rules=[], kind="done",
+                why=f"Converts pages to {to}; the neighbours keep their state.", expected=judged.answers,
+            )  # fmt: skip
+        question = _question(basis, PLACE, 3, to)
+        if question is None:
+            continue
+        yield from _special(basis, question, to)
+
+
+def _special(basis: Basis, question: Question, to: str) -> Iterator[Case]:
+    pages = _rounded(basis, 3)
+    already = () if to == "private" else ((PLACE, PLACE + pages, to),)
+    again = judge(basis, vary(question, before=already))
+    if again is not None and again.accepted:
+        yield basis.case(
+            again.question, "done", f"already-{to}", rules=[], kind="done",
+            why="The pages are in the state already.", expected=again.answers,
+        )  # fmt: skip
+    if pages >= 3:
+        mixed = judge(basis, vary(question, before=((PLACE + 1, PLACE + 2, "shared"),)))
+        if mixed is not None and mixed.accepted:
+            yield basis.case(
+                mixed.question, "done", f"mixed-to-{to}", rules=[], kind="done",
+                why="Some of the pages are in the state already.", expected=mixed.answers,
+            )  # fmt: skip
+    judged = judge(basis, question)
+    if judged is None or not judged.accepted:
+        return
+    # The same call twice, the second time from another virtual CPU: state belongs to the guest.
+    second = judge(basis, vary(judged.question, before=judged.answers[0].state))
+    if second is not None:
+        step = replace(basis.step(second.question, second.answers), vcpu=1)
+        yield basis.case(
+            judged.question, "done", f"twice-to-{to}", rules=[], kind="done",
+            why="The call is made again on another virtual CPU.", expected=judged.answers[:1], more=(step,),
+        )  # fmt: skip
+
+
+def reserved_cases(basis: Basis) -> Iterator[Case]:
+    """Yield requests with reserved bits set that the receiver ignores."""
+    message = basis.abi.messages[basis.call.request]
+    question = _question(basis, PLACE, 1, basis.states()[0]) if basis.states() else None
+    if question is None:
+        return
+    for path, bits, changed in _reserved(message, question, basis):
+        judged = judge(basis, changed)
+        if judged is None or not judged.accepted:
+            continue
+        yield basis.case(
+            judged.question, "reserved", f"{path}-bit-{bits}", rules=[],
+            kind="reserved", level="should", expected=judged.answers,
+            why="Reserved bits bind the sender; the receiver ignores them.",
+        )  # fmt: skip
+
+
+def _reserved(message: Any, question: Question, basis: Basis) -> Iterator[tuple[str, int, Question]]:
+    for name, field in message.fields.items():
+        if field.is_list:
+            items = question.fields[name]
+            if field.items is None or not items:
+                continue
+            for inner, part in field.items.fields.items():
+                if part.reserved is not None and part.reserved.receive == "ignore":
+                    for bit in sorted({0, part.bits - 1}):
+                        item = {**items[0], inner: 1 << bit}
+                        yield f"{name}-{inner}".replace("_", "-"), bit, vary(
+                            question, fields={name: (item, *items[1:])}
+                        )
+        elif field.word is not None:
+            for inner, part in field.word.fields.items():
+                if part.reserved is not None and part.reserved.receive == "ignore":
+                    for bit in sorted({0, part.bits - 1}):
+                        yield f"{name}-{inner}".replace("_", "-"), bit, vary(
+                            question, fields={name: {**question.fields[name], inner: 1 << bit}}
+                        )
+        elif field.reserved is not None and field.reserved.receive == "ignore":
+            for bit in sorted({0, field.bits - 1}):
+                yield name.replace("_", "-"), bit, vary(question, fields={name: 1 << bit})
+
+
+def progress_cases(basis: Basis) -> Iterator[Case]:
+    """Yield calls that the host stops on the way, each followed by the call with which the guest goes on."""
+    progress = basis.call.progress
+    if progress is None:
+        return
+    for to in basis.states():
+        question = _question(basis, PLACE + 510, 6, to)
+        if question is None:
+            continue
+        for stop in (*_STOPS, _rounded(basis, 6) - 1):
+            inject = Inject(fault="stop-after", arguments={"pages": stop})
+            yield from _stopped(basis, question, inject, f"stop-after-{stop}-to-{to}", "stops")
+    if progress.chunk is not None:
+        chunk = basis_int(basis, progress.chunk)
+        for to in basis.states():
+            question = _question(basis, PLACE, 2 * chunk + 1, to)
+            if question is None:
+                continue
+            for after in (1, 2, 3):
+                inject = Inject(fault="event-pending", arguments={"after": after})
+                yield from _stopped(basis, question, inject, f"event-after-{after}-to-{to}", "has an event pending")
+
+
+def basis_int(basis: Basis, expr: Any) -> int:
+    """Evaluate an expression over config and constants only."""
+    return int(value(expr, basis_request(basis, Question(fields={}, setup=Setup(), call=basis.call.name))))
+
+
+def _stopped(basis: Basis, question: Question, inject: Inject, name: str, what: str) -> Iterator[Case]:
+    judged = judge(basis, vary(question, inject=inject))
+    if judged is None or not judged.accepted:
+        return
+    answer = judged.answers[0]
+    more: tuple[HostStep, ...] = ()
+    if answer.status != "done":
+        follow = next_fields(basis, judged.question, answer)
+        if follow is not None:
+            second = judge(basis, vary(question, fields=follow, before=answer.state, facts=answer.facts))
+            if second is not None:
+                more = (basis.step(second.question, second.answers),)
+    yield basis.case(
+        judged.question, "progress", name, rules=[], kind="progress", expected=judged.answers, more=more,
+        why=f"The host {what} on the way; the guest then goes on where the answer says.",
+    )  # fmt: skip
+
+
+def fault_cases(basis: Basis) -> Iterator[Case]:
+    """Yield refusals of the host's user space, the bound on ranges, holes in memory, and bytes that change under the host."""
+    question = _question(basis, PLACE, 3, basis.states()[0]) if basis.states() else None
+    if question is None:
+        return
+    if basis.call.vmm is not None:
+        for errno in _ERRNOS:
+            inject = Inject(fault="vmm-error", arguments={"errno": errno})
+            judged = judge(basis, vary(question, inject=inject))
+            if judged is not None and judged.accepted:
+                yield basis.case(
+                    judged.question, "vmm", f"errno-{errno}", rules=[], kind="fault", expected=judged.answers,
+                    level="must" if errno in (11, 22) else "should",
+                    why="The host's user space refuses the first request.",
+                )  # fmt: skip
+    yield from _limit_cases(basis)
+    yield from _hole_cases(basis)
+    yield from _flip_cases(basis, question)
+
+
+def _limit_cases(basis: Basis) -> Iterator[Case]:
+    if not {"shared", "private"} <= set(basis.states()):
+        return
+    granule = basis.granule()
+    two = ((PLACE - 64, PLACE - 64 + granule, "shared"), (PLACE - 32, PLACE - 32 + granule, "shared"))
+    rows = (
+        ("one-more-range", "shared", PLACE, two, "would add a range beyond the bound"),
+        ("joins-a-range", "shared", PLACE - 32 + granule, two, "joins a range and adds none"),
+        ("removes-a-range", "private", PLACE - 32, two, "removes a range"),
+        (
+            "splits-a-range", "private", PLACE + granule,
+            ((PLACE - 64, PLACE - 64 + granule, "shared"), (PLACE, PLACE + 3 * granule, "shared")),
+            "would split a range beyond the bound",
+        ),
+    )  # fmt: skip
+    for name, to, start, before, why in rows:
+        fields = basis.request(start, granule, to)
+        if fields is None:
+            continue
+        question = Question(fields=fields, before=before, call=basis.call.name)
+        bounded = vary(question, setup=replace(question.setup, max_ranges=2))
+        judged = judge(basis, bounded)
+        if judged is not None and judged.accepted:
+            yield basis.case(
+                judged.question, "limit", name, rules=[], kind="limit", expected=judged.answers, level="should",
+                why=f"At the bound on ranges a conversion that {why}.",
+            )  # fmt: skip
+
+
+def _hole_cases(basis: Basis) -> Iterator[Case]:
+    granule = basis.granule()
+    pages = 3 * granule
+    for to in basis.states():
+        question = _question(basis, PLACE, pages, to)
+        if question is None:
+            continue
+        low = (0, PLACE)
+        for name, slots in (
+            ("no-memory-behind", (low, (PLACE, PLACE + granule))),
+            ("hole-inside", (low, (PLACE, PLACE + granule), (PLACE + 2 * granule, PLACE + pages))),
+            ("adjacent-slots", (low, (PLACE, PLACE + granule), (PLACE + granule, PLACE + pages))),
+        ):
+            judged = judge(basis, vary(question, setup=replace(question.setup, memory=slots), before=()))
+            if judged is None:
+                continue
+            yield basis.case(
+                judged.question, "memory", f"{name}-to-{to}", rules=[r for r in (judged.rule,) if r], kind="memory",
+                level="should", expected=judged.answers, why="Where the range is not all memory, or two slots meet.",
+            )  # fmt: skip
+
+
+def _flip_cases(basis: Basis, question: Question) -> Iterator[Case]:
+    """Yield calls during which every byte of a block changes right after it was read: the answer must not."""
+    judged = judge(basis, question)
+    if judged is None or not judged.accepted:
+        return
+    regs, mem = basis.wire(judged.question)
+    codec = basis.codec(question.setup)
+    written = [
+        (start, start + len(data)) for answer in judged.answers for start, data in answer.mem
+    ]
+    for name, block in codec.placer.blocks.items():
+        if block.at is None or block.space is not None:
+            continue
+        _, scope = codec.reader(_Sent(regs, mem))
+        try:
+            start, size = codec.placer.address(block, scope), scope.int(block.size)
+        except HvAbiError:
+            continue
+        for label, byte in (("all-ones", 0xFF), ("all-zero", 0x00)):
+            inject = Inject(fault="memory-flip", arguments={"gpa": start, "hex": bytes([byte]) * min(size, 4096)})
+            answers = tuple(
+                replace(answer, may_change_mem=(*answer.may_change_mem, *_outside(start, min(size, 4096), written)))
+                for answer in judged.answers
+            )
+            yield basis.case(
+                vary(judged.question, inject=inject), "memory-flip", f"{name}-{label}", rules=[], kind="fault",
+                expected=answers, why="Guest memory changes right after the host has read it; the host must read once.",
+            )  # fmt: skip
+
+
+def _outside(start: int, size: int, written: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the parts of an area that no right answer writes: there the flipped bytes stay."""
+    out: list[tuple[int, int]] = []
+    at = start
+    for low, high in sorted(written):
+        if low < start + size and high > start:
+            if at < low:
+                out.append((at, low - at))
+            at = max(at, high)
+    if at < start + size:
+        out.append((at, start + size - at))
+    return out
+
+
+class _Sent:
+    def __init__(self, regs: Any, mem: Any) -> None:
+        self._regs = regs
+        self._mem = mem
+
+    def register(self, name: str) -> int | None:
+        return int(self._regs.get(name, 0))
+
+    def read(self, block: str, address: int, size: int) -> bytes | None:
+        for start, data in self._mem:
+            if start <= address and address + size <= start + len(data):
+                return bytes(data[address - start : address - start + size])
+        return bytes(size)
+

@@ -1,0 +1,199 @@
+"""Runs one host case: calls in order, exits answered, replays repeated, every answer and the state after it judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hvabi.abi.errors import HvAbiError
+from hvabi.abi.registry import load
+from hvabi.abi.wire import Wire, merge
+from hvabi.conformance.ask import Reader, Unreadable
+from hvabi.conformance.bytesmap import Bytes
+from hvabi.conformance.client import CallEnd, Client, Exit, PeerUnsupported
+from hvabi.conformance.judge import Seen, judge
+from hvabi.conformance.outcome import Outcome, Unseen
+from hvabi.conformance.result import Exchanged, Finding, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from hvabi.conformance.case import Case, HostStep, Memory, Pages, Ranges
+
+LEAST_REPLAYS = 16
+"""Replays of one call that are followed where the ABI states no bound."""
+MOST_REPLAYS = 1 << 16
+_MOST_EXITS = 1 << 18
+
+
+class HostCase:
+    """One host case against one session.
+
+    Args:
+        client: a session that is configured for the case.
+        case: the case.
+        profile: the profile under which it is judged.
+        features: the features of the session.
+        can_query: whether the implementation answers ``query``; set to False once it says that it does not.
+        check_time: raises where the case has taken too long.
+
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        case: Case,
+        *,
+        profile: str,
+        features: frozenset[str],
+        can_query: bool,
+        check_time: Callable[[], None],
+    ) -> None:
+        self.client = client
+        self.case = case
+        self.features = features
+        self.can_query = can_query
+        self.check_time = check_time
+        self.outcome = Outcome(case=case, profile=profile)
+        self.mode = load(case.abi, revision=case.revision).transport(case.transport).mode
+        self._memory = Bytes()
+        self._errno: int | None = None
+        self._number = 0
+
+    def run(self) -> Outcome:
+        """Run all steps. Raises what the client raises, and `Unseen`."""
+        self._reset()
+        for number, step in enumerate(self.case.steps):
+            self._number = number
+            if step.fresh and number:
+                self._reset()
+            elif self.outcome.failed:
+                # What follows was worked out from the state that this step should have left behind.
+                continue
+            self._step(step)
+        return self.outcome
+
+    def _reset(self) -> None:
+        self.client.reset(self.case.before, self.case.facts)
+        self._memory = Bytes()
+
+    def _step(self, step: HostStep) -> None:
+        self._memory.lay(step.mem)
+        before = self._memory
+        answer = self._whole_call(step)
+        state: Ranges | None = None
+        facts: Mapping[str, Pages] = {}
+        if answer.end != "stop":
+            state, facts = self._query()
+        seen = Seen(end=answer.end, regs=answer.regs, mem=answer.mem, fault=answer.fault, state=state, facts=facts)
+        judged = judge(step.expected, seen, sent=step.regs, before=before, step=self._number)
+        for finding in judged.findings:
+            self.outcome.add(finding)
+        for policy, value in judged.policies.items():
+            self.outcome.show(policy, value)
+        self.outcome.exchanged.append(
+            Exchanged(
+                sent_regs=step.regs,
+                sent_mem=step.mem,
+                got_end=f"fault {answer.fault}" if answer.end == "fault" else answer.end,
+                got_regs=answer.regs,
+                got_mem=answer.mem,
+            )
+        )
+        inject = step.inject
+        if inject is not None and inject.fault == "memory-flip":
+            gpa, data = inject.arguments["gpa"], inject.arguments["hex"]
+            if isinstance(gpa, int) and isinstance(data, bytes):
+                self._memory.lay([(gpa, data)])
+        self._memory.lay(answer.mem)
+
+    def _query(self) -> tuple[Ranges | None, Mapping[str, Pages]]:
+        if not self.can_query:
+            self.outcome.seen = False
+            return None, {}
+        try:
+            return self.client.query()
+        except PeerUnsupported:
+            self.can_query = self.outcome.seen = False
+            return None, {}
+
+    # -- one call -----------------------------------------------------------------------------------------------
+
+    def _whole_call(self, step: HostStep) -> CallEnd:
+        """Make the call and follow its replays to the end, unless a replay is what is expected."""
+        inject = step.inject
+        self._errno = None
+        if inject is not None:
+            if inject.fault == "vmm-error" and "inject" not in self.features:
+                errno = inject.arguments["errno"]
+                self._errno = errno if isinstance(errno, int) else None
+            else:
+                self.client.inject(inject)
+        answer = self._one_call(step, step.regs, step.mem)
+        if any(one.end == "replay" for one in step.expected):
+            return answer
+        written: list[tuple[int, bytes]] = list(answer.mem)
+        changed = dict(answer.regs)
+        bound = 0
+        count = 0
+        while answer.end == "replay":
+            self._errno = None
+            bound = bound or self._bound(step)
+            count += 1
+            if count > bound:
+                raise Unseen(Verdict.NO_PROGRESS, f"the host answered replay {count} times to one call")
+            self.check_time()
+            answer = self._one_call(step, {**step.regs, **changed}, ())
+            written += answer.mem
+            changed.update(answer.regs)
+        return replace(answer, regs=changed, mem=merge(written)) if count else answer
+
+    def _one_call(self, step: HostStep, regs: Mapping[str, int], mem: Memory) -> CallEnd:
+        answer = self.client.call(regs, mem, vcpu=step.vcpu, mode=self.mode, cpl=step.cpl)
+        exits = 0
+        while isinstance(answer, Exit):
+            exits += 1
+            if exits > _MOST_EXITS:
+                raise Unseen(Verdict.NO_PROGRESS, f"the host asked its VMM {exits} times in one call")
+            self.check_time()
+            answer = self.client.answer_exit(*self._vmm(answer))
+        return answer
+
+    def _vmm(self, exit_: Exit) -> tuple[dict[str, int], Memory]:
+        """Check an exit and answer it as a VMM that agrees, or that refuses the first one where the case says so."""
+        errno, self._errno = self._errno, None
+        try:
+            spec = load(exit_.abi)
+            call = spec.abi.convert_call or next(iter(spec.abi.calls.values()))
+            wire = Wire(regs=exit_.regs, mem=exit_.mem)
+            request = spec.message(call.request).decode(wire)
+            if call.response is None:
+                return {}, ()
+            codec = spec.message(call.response)
+            fields = {name: 0 for name, item in codec.message.fields.items() if item.default is None}
+            if "ret" in codec.fields:
+                fields["ret"] = errno or 0
+            answer = codec.encode(fields, request=request)
+        except HvAbiError as error:
+            found = Finding(
+                what=f"exit {exit_.abi}",
+                expected="bytes that this ABI's request decodes from",
+                found=str(error),
+                step=self._number,
+            )
+            self.outcome.add(found, "must")
+            return {}, ()
+        return dict(answer.regs), answer.mem
+
+    def _bound(self, step: HostStep) -> int:
+        """Return how many replays the specification allows for this request."""
+        case = self.case
+        try:
+            reader = Reader(case.abi, case.revision, case.transport, case.setup, profile="spec")
+            found = reader.bound(reader.read(step.regs, self._memory.pieces()))
+        except (HvAbiError, Unreadable):
+            found = None
+        return min(max(found or 0, LEAST_REPLAYS), MOST_REPLAYS)
+
+
+__all__ = ["HostCase"]
