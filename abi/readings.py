@@ -6,6 +6,7 @@ message decodes and every constant and fixed register that was given has its val
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +15,7 @@ from hvabi.abi.errors import CodecError, ExprError, SpecError, UsageError
 from hvabi.abi.given import Given
 from hvabi.abi.meaning import meaning
 from hvabi.abi.model import BlockPlace
-from hvabi.abi.registry import Spec, abi_ids, bundled
+from hvabi.abi.registry import Spec, abi_files, abi_ids, bundled
 from hvabi.abi.wire import register_bits
 
 if TYPE_CHECKING:
@@ -81,15 +82,20 @@ class Readings:
     skipped: tuple[str, ...] = ()
 
 
-def specs(abis: Iterable[str] | None = None, revision: str | None = None) -> tuple[list[Spec], list[str]]:
-    """Return every revision of the ABIs (all bundled ones by default), and the ids whose files cannot be read."""
+def specs(
+    abis: Iterable[str] | None = None, revision: str | None = None, *, tolerant: bool = False
+) -> tuple[list[Spec], list[str]]:
+    """Return every revision of the ABIs, all bundled ones by default.
+
+    With `tolerant`, the ids whose files cannot be read are the second value; else `SpecError` is raised.
+    """
     found: list[Spec] = []
     skipped: list[str] = []
     for name in abi_ids() if abis is None else abis:
         try:
             abi = bundled(name)
         except SpecError:
-            if abis is not None:
+            if not tolerant:
                 raise
             skipped.append(name)
             continue
@@ -97,6 +103,15 @@ def specs(abis: Iterable[str] | None = None, revision: str | None = None) -> tup
         names = [revision] if revision else sorted(abi.revisions, key=lambda key: key != default)
         found += [Spec(abi.resolve(revision=key)) for key in names]
     return found, skipped
+
+
+def naming(registers: Iterable[str]) -> list[str]:
+    """Return the bundled ABIs whose files name one of the registers: no other can have a reading of them.
+
+    Looking for words in a text is a hundred times faster than reading a specification, and most can be left out so.
+    """
+    words = re.compile(r"\b(" + "|".join(map(re.escape, registers)) + r")\b")
+    return [name for name, path in abi_files().items() if words.search(path.read_text(encoding="utf-8"))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,7 +312,10 @@ def readings(
         config: configuration keys; an ABI takes those that it has.
 
     """
-    found, skipped = specs(abis, revision)
+    if abis is None and isinstance(data, Given) and data.regs:
+        found, skipped = specs(naming(data.regs), tolerant=True)
+    else:
+        found, skipped = specs(abis, revision, tolerant=abis is None)
     out = legal(found, data, config=config)
     hints: list[Hint] = []
     if not any(item.sure == "constants-matched" for item in out):

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import HvAbiError
+from hvabi.abi.expr import parse
 from hvabi.abi.model import RegisterPlace
-from hvabi.abi.placing import Placer
 from hvabi.abi.registry import load
 from hvabi.abi.scope import Fields, Scope
 from hvabi.abi.specification import SPEC_PROFILE
+from hvabi.abi.values import ident
 from hvabi.abi.wire import Wire, WireSink
 from hvabi.conformance.oracle.answers import Oracle, Request
 from hvabi.conformance.oracle.checks import holds
-from hvabi.conformance.oracle.walk import Undefined, value
+from hvabi.conformance.oracle.walk import STATES, Names, Undefined, value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,7 +28,7 @@ _PAGE = 4096
 _MOST_ELEMENTS = 1 << 16
 
 
-class Unreadable(Exception):  # noqa: N818  # a finding about the guest, not an error of ours
+class Unreadable(Exception):  # a finding about the guest, not an error of ours
     """What the guest sent is no request of the ABI; the text says why."""
 
 
@@ -70,9 +71,7 @@ class Reader:
     def codec(self, message: str) -> MessageCodec:
         """Return the codec of a message."""
         if message not in self._codecs:
-            self._codecs[message] = self.spec.message(
-                message, transport=self.transport.name, config=self.setup.config
-            )
+            self._codecs[message] = self.spec.message(message, transport=self.transport.name, config=self.setup.config)
         return self._codecs[message]
 
     def read(self, regs: Mapping[str, int], mem: Memory) -> Asked:
@@ -142,8 +141,18 @@ class Reader:
         except Undefined:
             return None
 
-    def say(self, asked: Asked, turn: GuestTurn) -> tuple[dict[str, int], list[tuple[int, bytes]]]:
-        """Return the registers and bytes of a scripted answer to a request."""
+    def say(
+        self, asked: Asked, turn: GuestTurn, *, to: str, answer: Wire | None = None
+    ) -> tuple[dict[str, int], list[tuple[int, bytes]]]:
+        """Return the registers and bytes that a script says to a request.
+
+        Args:
+            asked: the request.
+            turn: the script's turn.
+            to: the state that the guest was asked for.
+            answer: the request with the right answer over it, for what is said over that; None where there is none.
+
+        """
         regs: dict[str, int] = {}
         mem: list[tuple[int, bytes]] = []
         request_codec = self.codec(asked.call.request)
@@ -153,7 +162,7 @@ class Reader:
         if turn.say and asked.call.response is not None:
             codec = self.codec(asked.call.response)
             sink = WireSink()
-            for name, item in _said(turn.say, codec, scope).items():
+            for name, item in _said(self._numbers(asked, turn.say, to, answer), codec, scope).items():
                 codec.placer.store(name, item, scope, sink)
             regs.update(sink.regs)
             mem.extend(sink.mem)
@@ -165,6 +174,84 @@ class Reader:
             mem.append((request_codec.placer.address(blocks[block], scope) + offset, data))
         return regs, mem
 
+    def _numbers(self, asked: Asked, say: Mapping[str, int | str], to: str, answer: Wire | None) -> dict[str, int]:
+        """Return what is said as integers. Raises `HvAbiError` for an expression that has no value."""
+        local: dict[str, Any] = dict.fromkeys(("done_pages", "done_bytes", "part_pages", "index", "errno"), 0)
+        local["to"] = STATES[ident(to)]
+        if answer is not None:
+            local["response"] = self._response(asked, answer)
+        names = self._request(asked.call, asked.value, {}).names.plus(**local)
+        numbers: dict[str, int] = {}
+        for path, item in say.items():
+            try:
+                numbers[path] = item if isinstance(item, int) else int(value(parse(item), names))
+            except Undefined as error:
+                raise HvAbiError(f"the script's {path}: {error}", code="bad-case") from error
+        return numbers
+
+    def _response(self, asked: Asked, wire: Wire) -> Any:
+        return _open(self.codec(asked.call.response or "").decode(wire, request=asked.value))
+
+    def said_done(self, asked: Asked, wire: Wire) -> list[tuple[int, int]]:
+        """Return the pages of a request that an answer says are done.
+
+        `wire` is the request with the answer over it. An answer that cannot be read says nothing.
+        """
+        call, progress = asked.call, asked.call.progress
+        pages = [(start, end) for start, end, state in asked.pages if state is not None]
+        request = self._request(call, asked.value, {})
+        try:
+            names = request.names.plus(response=self._response(asked, wire))
+            if progress is None:
+                return pages if self._is_done(call, names) else []
+            if value(progress.done_when, names):
+                return pages
+            if not value(progress.again_when, names) and not (
+                progress.counts_when is not None and value(progress.counts_when, names)
+            ):
+                return []
+            completed = value(progress.completed, names)
+            if progress.unit == "element":
+                return _elements_done(asked, call, completed, names)
+            unit = {"page": _PAGE, "byte": 1}.get(progress.unit, _PAGE)
+            if progress.unit == "granule" and progress.granule is not None:
+                unit = value(progress.granule, names)
+            return [(start, min(end, start + max(completed, 0) * unit // _PAGE)) for start, end in pages]
+        except (HvAbiError, Undefined):
+            return []
+
+    def _is_done(self, call: Call, names: Names) -> bool:
+        """Whether a response has every field that the outcome `done` sets."""
+        response = names.local["response"]
+        local = names.plus(done_pages=0, done_bytes=0, part_pages=0, index=0, errno=0)
+        for answer in call.outcomes.get("done", ()):
+            if answer.cannot is not None or not answer.guard.serves(self.transport.name):
+                continue
+            for path, expr in answer.fields.items():
+                have = response
+                for part in path.split("."):
+                    have = have[part]
+                if have != value(expr, local):
+                    return False
+            return True
+        return False
+
+
+def _elements_done(asked: Asked, call: Call, completed: int, names: Names) -> list[tuple[int, int]]:
+    """Return the pages of the elements before the first that is not done, and those done within it."""
+    convert, progress = call.convert, call.progress
+    assert convert is not None  # only conversions have pages
+    assert progress is not None  # the caller has looked
+    first = value(convert.first, names) if convert.first is not None else 0
+    whole = max(completed - first, 0)
+    done = [(start, end) for start, end, _ in asked.pages[:whole]]
+    if progress.within is not None and whole < len(asked.pages):
+        start, end, _ = asked.pages[whole]
+        before = value(convert.start, names.plus(it=names.fields[convert.each or ""][completed], index=completed)) // _PAGE
+        part = value(progress.within, names.plus(index=completed))
+        done.append((start, min(end, max(start, before + part))))
+    return done
+
 
 def _said(say: Mapping[str, int], codec: MessageCodec, scope: Scope) -> dict[str, Any]:
     """Gather ``word.field`` names, and add the constants that share a register with a field that is said."""
@@ -175,7 +262,7 @@ def _said(say: Mapping[str, int], codec: MessageCodec, scope: Scope) -> dict[str
             values.setdefault(name, {})[inner] = number
         else:
             values[name] = number
-    placer: Placer = codec.placer
+    placer = codec.placer
     touched = {place.register for name in values if isinstance(place := placer.place_of(name), RegisterPlace)}
     for name, field in codec.message.fields.items():
         place = placer.place_of(name)

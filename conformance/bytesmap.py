@@ -78,3 +78,9 @@ class Spans:
 
     def __bool__(self) -> bool:
         return bool(self.spans)
+
+
+def text_of(spans: list[tuple[int, int]]) -> str:
+    """Return pages for people: first to last, the first four."""
+    shown = ", ".join(f"{start:#x} to {end - 1:#x}" for start, end in spans[:4])
+    return (shown or "no pages") + (", …" if len(spans) > 4 else "")

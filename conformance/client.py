@@ -125,6 +125,7 @@ class Client:
             before a restart is never taken for a new one.
 
     Every method raises `PeerTimeout`, `PeerLost`, `ProtocolViolation`, `PeerError` or `PeerUnsupported`.
+
     """
 
     def __init__(self, connection: Connection, *, timeout: float = 5.0, ids: Iterator[int] | None = None) -> None:
@@ -154,10 +155,10 @@ class Client:
                     if found is not None:
                         break
                 if time.monotonic() >= deadline:
-                    raise PeerTimeout(f"only late answers in {limit:g} s", seconds=limit)
+                    raise PeerTimeout(f"only late answers in {limit:g} s", seconds=limit)  # noqa: TRY301  # one place ends both
         except PeerTimeout as error:
             self._late.add(ident)
-            raise PeerTimeout(f"`{name}`: {error.message}", **error.fields) from error
+            raise PeerTimeout(f"`{name}`: {error.message}", seconds=limit) from error
         kind, body = found
         text = answer or ""
         if kind in ("unsupported", "error"):
@@ -211,7 +212,12 @@ class Client:
         """Say hello; `features` are those that the runner would like to see, words that a peer may ignore."""
         wanted = {"features": sorted(features)} if features else {}
         body, line = self._plain(
-            "hello", min=frame.VERSION, max=frame.VERSION, runner="hvabi", seconds=max(self.timeout, _HELLO_SECONDS), **wanted
+            "hello",
+            min=frame.VERSION,
+            max=frame.VERSION,
+            runner="hvabi",
+            seconds=max(self.timeout, _HELLO_SECONDS),
+            **wanted,
         )
         with _Reading("hello", line):
             protocol = body.get("protocol")
@@ -251,9 +257,8 @@ class Client:
 
     def inject(self, inject: Inject) -> None:
         """Inject a fault into the next call."""
-        arguments = {
-            name: item.hex() if isinstance(item, bytes) else hex(item)
-            for name, item in inject.arguments.items()
+        arguments: dict[str, Any] = {
+            name: item.hex() if isinstance(item, bytes) else hex(item) for name, item in inject.arguments.items()
         }
         self._plain("inject", fault=inject.fault, **arguments)
 
@@ -389,7 +394,7 @@ def _ranges(value: Any, *, merged: bool) -> Ranges:
     """Read ranges; with `merged`, private ones and equal neighbours are not allowed."""
     found = tuple(frame.state_ranges(value, "ranges", _state))
     if merged:
-        for one, other in zip(found, found[1:], strict=False):
+        for one, other in itertools.pairwise(found):
             if one[1] == other[0] and one[2] == other[2]:
                 raise ProtocolError(f"ranges are not merged at {other[0] << 12:#x}")
         if any(state == "private" for _, _, state in found):

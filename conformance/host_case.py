@@ -170,7 +170,9 @@ class HostCase:
             if call.response is None:
                 return {}, ()
             codec = spec.message(call.response)
-            fields = {name: 0 for name, item in codec.message.fields.items() if item.default is None}
+            fields: dict[str, object] = {
+                name: () if item.is_list else 0 for name, item in codec.message.fields.items() if item.default is None
+            }
             if "ret" in codec.fields:
                 fields["ret"] = errno or 0
             answer = codec.encode(fields, request=request)

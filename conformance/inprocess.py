@@ -8,8 +8,8 @@
 - a function without arguments that returns an object with ``handle``.
 
 Without ``:attr`` the module's ``Session``, else its ``handle``. `handle` is given one line with its prefix and without
-its end, and returns one line, or several where some are log text, or None for no answer. An exception is a crash. It runs
-in a thread of its own, so that one that never returns is a timeout; that thread cannot be ended, only left alone.
+its end, and returns one line, or several where some are log text, or None for no answer. An exception is a crash. It
+runs in a thread of its own, so that one that never returns is a timeout; that thread cannot be ended, only left alone.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class ThreadConnection(DirectConnection):
         while (line := self._in.get()) is not None:
             try:
                 answer: object = self._handle(line)
-            except BaseException as error:  # noqa: BLE001  # SystemExit must not end the thread unseen
+            except BaseException as error:  # SystemExit must not end the thread unseen
                 answer = error
             self._out.put(answer)
 

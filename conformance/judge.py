@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -201,11 +202,12 @@ def state_differences(
     one, other = list(wanted), list(found)
     if one == other:
         return []
-    edges = sorted({edge for start, end, *_ in (*one, *other, *loose) for edge in (start, end)})
+    bounds = [(start, end) for start, end, _ in (*one, *other)]
+    edges = sorted({edge for start, end in (*bounds, *loose) for edge in (start, end)})
     out: list[tuple[int, int, str, str]] = []
     i = j = k = 0
     free = Spans(loose).spans
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         while i < len(one) and one[i][1] <= low:
             i += 1
         while j < len(other) and other[j][1] <= low:

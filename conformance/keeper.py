@@ -82,6 +82,7 @@ class Keeper:
         return True
 
     def say(self, text: str) -> None:
+        """Tell the runner, if it is still there."""
         with contextlib.suppress(OSError):
             os.write(self.status, text.encode("utf-8", "replace") + b"\n")
 

@@ -16,7 +16,7 @@ LEVELS = ("unspecified", "may", "observed", "should", "must")
 """Levels, weakest first."""
 
 
-class Unseen(Exception):  # noqa: N818  # how a case ends that cannot be judged further
+class Unseen(Exception):  # how a case ends that cannot be judged further
     """The case cannot go on; its verdict is `verdict`."""
 
     def __init__(self, verdict: Verdict, message: str) -> None:

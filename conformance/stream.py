@@ -161,7 +161,7 @@ class LineFinder:
         return end + 1
 
     def finish(self) -> None:
-        """The stream has ended: what is open is log."""
+        """Take what is open as log: the stream has ended."""
         if self._open:
             self._log.add(bytes(self._open))
         self._open = None

@@ -139,7 +139,7 @@ def read_transcript(path: str | os.PathLike[str]) -> Iterator[Record]:
         return UsageError(f"{path}:{number}: {reason}", code="bad-transcript", hint="give a file that a run wrote")
 
     try:
-        file = Path(path).open(encoding="utf-8", errors="replace")
+        file = Path(path).open(encoding="utf-8", errors="replace")  # noqa: SIM115  # the `with` follows
     except OSError as error:
         raise UsageError(f"the transcript {path} cannot be read: {error.strerror}", code="no-file") from error
     with file:
@@ -156,7 +156,7 @@ def read_transcript(path: str | os.PathLike[str]) -> Iterator[Record]:
                 if value.get("hvabi_transcript") != VERSION:
                     raise bad(1, f"is no transcript of version {VERSION}")
                 continue
-            row = [value.get(key) for key in ("t", "conn", "dir", "line")]
+            row: list[Any] = [value.get(key) for key in ("t", "conn", "dir", "line")]
             if [type(item) for item in row] != [int, int, str, str] or row[2] not in (">", "<", "#"):
                 raise bad(number, "has not t, conn, dir and line")
             yield Record(t=row[0], conn=row[1], dir=row[2], line=row[3], number=number)

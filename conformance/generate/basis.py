@@ -108,9 +108,10 @@ class Basis:
         return Oracle(self.spec.id, self.abi.revision, self.transport, setup, profile=self.abi.profile)
 
     def wire(self, question: Question) -> tuple[dict[str, int], Memory]:
-        """Return registers and memory of a request."""
+        """Return registers and memory of a request; bytes behind the last address cannot be placed."""
         wire = self.codec(question.setup).encode(question.fields)
-        return {**wire.regs, **question.regs}, wire.mem
+        mem = tuple((start, data[: (1 << 64) - start]) for start, data in wire.mem if 0 <= start < 1 << 64)
+        return {**wire.regs, **question.regs}, mem
 
     def answers(self, question: Question) -> tuple[Expected, ...]:
         """Return every right answer."""

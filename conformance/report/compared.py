@@ -323,7 +323,9 @@ def _value(row: Row) -> str:
 def _words(row: Row) -> str:
     if row.problem is not None and row.problem.level != "note":
         return row.problem.message
-    return row.meaning or row.doc
+    if row.symbol is not None or row.kind == "list":
+        return row.meaning or row.doc
+    return f"{row.meaning}. {row.doc}" if row.meaning else row.doc
 
 
 def _parts(
@@ -421,10 +423,11 @@ def _plain_parts(right: Expected | None, exchanged: Exchanged, known: tuple[str,
         sent = exchanged.sent_regs.get(name, 0)
         wanted, found = right.regs.get(name, sent), exchanged.got_regs.get(name, sent)
         if wanted != found:
-            unchanged = " (unchanged)" if name not in right.regs else ""
+            unchanged = " (as sent)" if name not in right.regs else ""
+            bits = 128 if max(wanted, found) >> 64 else 64
             out.append(
-                Part(path=f"register {name}", where=name, depth=0, expected=f"{wanted:#x}{unchanged}",
-                     found=f"{found:#x}", bits=128 if max(wanted, found) >> 64 else 64, expected_raw=wanted,
+                Part(path=f"register {name}", where=name, depth=0, expected=f"{wanted:#0{2 + bits // 4}x}{unchanged}",
+                     found=f"{found:#0{2 + bits // 4}x}", bits=bits, expected_raw=wanted,
                      found_raw=found, status="differs")
             )  # fmt: skip
     return tuple(out[:MAX_ROWS])

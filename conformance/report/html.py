@@ -119,15 +119,15 @@ def _counts(run: RunResult) -> Markup:
     rows = [
         tag(
             "tr",
-            tag("td", f"{group.abi}@{group.revision}"),
-            tag("td", group.role),
-            tag("td", group.transport),
+            tag("td", f"{group.abi}@{group.revision}", class_="k"),
+            tag("td", group.role, class_="k"),
+            tag("td", group.transport, class_="k"),
             *cells(dict(group.counts)),
         )
         for group in groups(run)
     ]
     if len(rows) > 1:
-        rows.append(tag("tr", tag("td", "in all"), tag("td"), tag("td"), *cells(counts), class_="total"))
+        rows.append(tag("tr", tag("td", "in all", class_="k"), tag("td"), tag("td"), *cells(counts), class_="total"))
     head = [tag("th", name, scope="col") for name in ("ABI", "role", "transport")]
     head += [tag("th", TITLES[name], scope="col", class_="n", title=MEANINGS[name]) for name in shown]
     broke = breakdown(run.results)
@@ -162,7 +162,7 @@ def _by_rule(results: list[CaseResult]) -> Markup:
     rows = [
         tag("tr", tag("td", rule, class_="mono"), tag("td", str(count), class_="n")) for rule, count in by_rule(results)
     ]
-    return tag("div", tag("table", tag("thead", head), tag("tbody", *rows)), class_="wide")
+    return tag("div", tag("table", tag("thead", head), tag("tbody", *rows), class_="narrow"), class_="wide")
 
 
 def _cases(run: RunResult, anchors: dict[str, str]) -> Markup:

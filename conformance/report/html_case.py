@@ -82,9 +82,9 @@ def _finding(finding: Finding, *, many: bool) -> Markup:
     return tag(
         "tr",
         tag("td", str(finding.step), class_="n") if many else None,
-        tag("td", cut(finding.what, 300), bits),
-        tag("td", left, class_="mono"),
-        tag("td", right, class_="mono"),
+        tag("td", cut(finding.what, 300), bits, class_="t"),
+        tag("td", left, class_="mono v"),
+        tag("td", right, class_="mono v"),
     )
 
 
@@ -139,11 +139,11 @@ def _step(step: Compared, *, many: bool) -> Markup:
         ends = tag("p", "Ended with ", tag("code", step.found_end), ".")
     return join(
         [
-            tag("h3", f"{head}the call" + means) if step.sent or means else None,
+            tag("h3", f"{head}{_the(head)} call" + means) if step.sent or means else None,
             _items(step.sent),
-            tag("h3", f"{head}the answer that was given") if step.answer else None,
+            tag("h3", f"{head}{_the(head)} answer that was given") if step.answer else None,
             _items(step.answer),
-            tag("h3", f"{head}the answer") if step.parts or ends else None,
+            tag("h3", f"{head}{_the(head)} answer") if step.parts or ends else None,
             ends,
             _parts(step.parts),
             *_bits(step.parts),
@@ -162,16 +162,20 @@ def _step(step: Compared, *, many: bool) -> Markup:
     )
 
 
+def _the(head: str) -> str:
+    return "the" if head else "The"
+
+
 def _items(items: tuple[Item, ...]) -> Markup | None:
     if not items:
         return None
     rows = [
         tag(
             "tr",
-            tag("td", _short(item.path, item.depth), class_=f"mono d{min(item.depth, 3)}", title=item.path),
-            tag("td", item.where, class_="mono"),
-            tag("td", item.value, class_="mono"),
-            tag("td", item.text, class_="dim"),
+            tag("td", _short(item.path, item.depth), class_=f"mono k d{min(item.depth, 3)}", title=item.path),
+            tag("td", item.where, class_="mono k"),
+            tag("td", item.value, class_="mono v"),
+            tag("td", item.text, class_="dim t"),
         )
         for item in items
     ]
@@ -191,10 +195,10 @@ def _parts(parts: tuple[Part, ...]) -> Markup | None:
         rows.append(
             tag(
                 "tr",
-                tag("td", _short(part.path, part.depth), class_=f"mono d{min(part.depth, 3)}", title=part.path),
-                tag("td", part.where, class_="mono"),
-                tag("td", left, class_="mono"),
-                tag("td", right, class_="mono"),
+                tag("td", _short(part.path, part.depth), class_=f"mono k d{min(part.depth, 3)}", title=part.path),
+                tag("td", part.where, class_="mono k"),
+                tag("td", left, class_="mono v"),
+                tag("td", right, class_="mono v"),
                 tag("td", bit_list(part.difference) if part.status == "differs" else
                     "not compared" if part.status == "open" else "", class_="dim"),
                 class_=None if part.status == "same" else part.status,
@@ -234,7 +238,11 @@ def _bits(parts: tuple[Part, ...]) -> Iterator[Markup]:
                 lines += [f"{label:>6}  ", *_lane(value << part.lo, part, lane, mask), f"  {name}\n"]
                 label = ""
         if lines:
-            yield tag("pre", tag("b", f"bits of {part.path} in {part.where}\n"), *lines, class_="bits")
+            yield tag("pre", tag("b", f"{_title(part)}\n"), *lines, class_="bits")
+
+
+def _title(part: Part) -> str:
+    return f"bits of {part.path}" + ("" if part.path.endswith(f" {part.where}") else f" in {part.where}")
 
 
 def _lane(value: int, part: Part, lane: int, mask: int) -> Iterator[Markup | str]:

@@ -46,8 +46,13 @@ ul.problems { background: var(--badbg); border-radius: 8px; padding: .6rem 1rem 
 .chip.warn, .chip.known { background: var(--warnbg); color: var(--warn); }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+table.narrow { width: auto; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
 th { color: var(--dim); font-weight: 600; font-size: .82rem; }
+th { white-space: nowrap; }
+td.k { white-space: nowrap; }
+td.v { min-width: 24ch; }
+td.t { min-width: 14ch; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.zero { color: var(--dim); opacity: .55; }
 td.red { color: var(--bad); font-weight: 700; }

@@ -137,8 +137,9 @@ def verdict_line(run: RunResult) -> str:
     counts = totals(run.results)
     parts = [f"{plural(len(run.results), 'case')}"]
     words: Mapping[Column, str] = {
-        "fail": "failed", "broke": "broke", "not-run": "not run", "pass": "passed", "unseen": "passed, state not seen",
-        "warn": "with a warning", "note": "with a note", "known": "known to fail", "skip": "skipped",
+        "fail": "failed", "broke": "broke", "not-run": "not run", "pass": "passed",
+        "unseen": "passed with the state not seen",
+        "warn": "warned about", "note": "noted", "known": "known to fail", "skip": "skipped",
     }  # fmt: skip
     parts += [f"{counts[name]} {text}" for name, text in words.items() if name in counts]
     if run.problems:

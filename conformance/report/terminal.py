@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TextIO
 
+    from hvabi.conformance.report.compared import Compared, Part
     from hvabi.conformance.report.summary import Column
     from hvabi.conformance.result import CaseResult, Finding, RunResult
 
@@ -148,17 +149,22 @@ def _failure(result: CaseResult, width: int) -> Iterator[Line]:
     yield f"{result.verdict.value.upper()}  {result.case.id}", "bad"
     if result.message and not (result.findings and str(result.findings[0]) == result.message):
         yield from ((line, "") for line in _wrap(one_line(result.message, 600), width, indent=_INDENT))
-    steps = max((f.step for f in result.findings), default=0)
-    for finding in result.findings[:_FINDINGS]:
-        yield from _finding(finding, width, number=steps > 0)
-    if len(result.findings) > _FINDINGS:
-        yield f"{_INDENT}and {plural(len(result.findings) - _FINDINGS, 'more difference')}", "dim"
-    yield from _decoded(result, width)
-    for rule in rules_of(result)[:2]:
-        text = f"{rule.id} ({rule.level}): {rule.text}"
-        yield from ((line, "") for line in _wrap(text, width, indent=_INDENT, hang=_INDENT + "  "))
-        text = f"source: {rule.source}"
-        yield from ((line, "dim") for line in _wrap(text, width, indent=_INDENT + "  "))
+    steps = compared(result)
+    if steps and result.case.role == "host":
+        worst = next((step for step in steps if step.differs), steps[-1])
+        if worst.means:
+            text = f"call: {one_line(worst.means, 200)}"
+            yield from ((line, "") for line in _wrap(text, width, indent=_INDENT, hang=_INDENT + "  "))
+    yield from _findings(result, steps, width)
+    if result.findings:
+        for rule in rules_of(result)[:2]:
+            text = f"{rule.id} ({rule.level}): {rule.text}"
+            yield from ((line, "") for line in _wrap(text, width, indent=_INDENT, hang=_INDENT + "  "))
+            text = f"source: {rule.source}"
+            yield from ((line, "dim") for line in _wrap(text, width, indent=_INDENT + "  "))
+    elif result.case.why:
+        text = f"case: {one_line(result.case.why, 400)}"
+        yield from ((line, "dim") for line in _wrap(text, width, indent=_INDENT, hang=_INDENT + "  "))
     if result.case.reference:
         text = f"seen before: {one_line(result.case.reference, 300)}"
         yield from ((line, "dim") for line in _wrap(text, width, indent=_INDENT))
@@ -167,32 +173,66 @@ def _failure(result: CaseResult, width: int) -> Iterator[Line]:
         yield f"{_INDENT}$ {one_line(result.reproduce)}", "code"
 
 
-def _finding(finding: Finding, width: int, *, number: bool) -> Iterator[Line]:
-    head = f"{_INDENT}{f'step {finding.step}, ' if number else ''}{one_line(finding.what, 120)}"
-    yield f"{head}:", ""
-    for name, text, style in (("expected", finding.expected, ""), ("found   ", finding.found, "warn")):
-        lead = f"{_INDENT}  {name} "
-        lines = _wrap(one_line(text, 600) or "nothing", width, indent=lead, hang=" " * len(lead))
-        yield from ((line, style) for line in lines)
+def _findings(result: CaseResult, steps: tuple[Compared, ...], width: int) -> Iterator[Line]:
+    """Yield what differs: each finding, with the name of a value where its register is one field of the message."""
+    many = any(finding.step for finding in result.findings)
+    named: set[tuple[int, str]] = set()
+    for finding in result.findings[:_FINDINGS]:
+        parts = _parts(steps, finding)
+        named |= {(finding.step, part.path) for part in parts}
+        part = parts[0] if len(parts) == 1 else None
+        lead = f"step {finding.step}, " if many else ""
+        name = f" ({part.path})" if part is not None else ""
+        bits = bit_list(part.difference) if part is not None else _bits(finding)
+        yield f"{_INDENT}{lead}{one_line(finding.what, 120)}{name}:", ""
+        expected = _with_name(finding.expected, part.expected if part else "")
+        found = _with_name(finding.found, part.found if part else "") + (f"  {bits}" if bits else "")
+        for head, text, style in (("expected", expected, ""), ("found   ", found, "warn")):
+            indent = f"{_INDENT}  {head} "
+            lines = _wrap(one_line(text, 600) or "nothing", width, indent=indent, hang=" " * len(indent))
+            yield from ((line, style) for line in lines)
+    if len(result.findings) > _FINDINGS:
+        yield f"{_INDENT}and {plural(len(result.findings) - _FINDINGS, 'more difference')}", "dim"
+    yield from _decoded(steps, named, width)
 
 
-def _decoded(result: CaseResult, width: int) -> Iterator[Line]:
-    """Yield the fields that differ, by name, where the findings speak of registers or bytes only."""
-    for step in compared(result):
-        if not step.differs:
-            continue
-        if step.means:
-            text = f"call: {one_line(step.means, 200)}"
-            yield from ((line, "") for line in _wrap(text, width, indent=_INDENT, hang=_INDENT + "  "))
-        shown = 0
+def _parts(steps: tuple[Compared, ...], finding: Finding) -> list[Part]:
+    """Return the fields that lie in the register that a finding speaks of."""
+    found = [step for step in steps if step.number == finding.step]
+    return [
+        part
+        for step in found
+        for part in step.parts
+        if finding.what == f"register {part.where.split(' ')[0]}" and part.status == "differs" and part.depth == 0
+        and not part.path.startswith("register ")
+    ]  # fmt: skip
+
+
+def _bits(finding: Finding) -> str:
+    if finding.bits is None:
+        return ""
+    hi, lo = finding.bits
+    return f"bit {hi}" if hi == lo else f"bits {hi} to {lo}"
+
+
+def _with_name(value: str, shown: str) -> str:
+    """Return a value of a finding with the name that the field's enum has for it."""
+    name, bracket, _ = shown.partition(" (0x")
+    return f"{value} {name}" if bracket else value
+
+
+def _decoded(steps: tuple[Compared, ...], named: set[tuple[int, str]], width: int) -> Iterator[Line]:
+    """Yield the fields that differ and that no finding names."""
+    left = _FINDINGS
+    for step in steps:
         for part in step.parts:
-            if part.status != "differs" or not part.expected or part.path.startswith("register ") or shown == _FINDINGS:
+            if part.status != "differs" or (step.number, part.path) in named or part.path.startswith("register "):
                 continue
-            shown += 1
-            bits = f"  ({bit_list(part.difference)})" if part.difference and "anything" not in part.expected else ""
-            text = f"{part.path} in {part.where}: {part.expected or 'nothing'} → {part.found or 'nothing'}{bits}"
+            if not part.expected or not left:
+                continue
+            left -= 1
+            text = f"{part.path} in {part.where}: expected {part.expected}, found {part.found or 'nothing'}"
             yield from ((line, "") for line in _wrap(text, width, indent=_INDENT, hang=_INDENT + "  "))
-        return
 
 
 def _logs(result: CaseResult, width: int) -> Iterator[Line]:

@@ -150,13 +150,9 @@ static bool range(struct hvabi *s, const struct hvabi_pages *range)
 
 	if (range->state == HVABI_SHARED_READ_ONLY)
 		return hvabi_refuse(s, HVABI_UNSUPPORTED, "a page is private or shared here");
-	if (shared_count >= MAX_SHARED)
-		return hvabi_refuse(s, HVABI_ERROR, "more than %u ranges", MAX_SHARED);
-	/* max_ranges bounds what guests do, not what a test starts from. */
-	shared[shared_count].first = shared[shared_count].end = first;
-	if (shared_count > 0 && shared[shared_count - 1].end == first)
-		shared_count--;
-	shared[shared_count++].end = first + range->pages;
+	/* The list comes sorted, so a range can only be new or go on where the last one ends. */
+	if (!track(first, first + range->pages, true))
+		return hvabi_refuse(s, HVABI_ERROR, "more ranges than max_ranges or %u", MAX_SHARED);
 	return true;
 }
 

@@ -154,9 +154,8 @@ impl Iut for MyVmm {
                 _ => shared.push((first, end)),
             }
         }
-        // max_ranges bounds what guests do, not what a test starts from.
-        if shared.len() > MAX_SHARED {
-            return error(format!("more than {MAX_SHARED} ranges"));
+        if shared.len() > self.tracker.limit {
+            return error(format!("more than {} ranges", self.tracker.limit));
         }
         self.tracker.shared = shared;
         (self.fault, self.guest) = (None, None);

@@ -8,7 +8,7 @@ from hvabi.abi import readings as module
 from hvabi.abi.diagnostics import Diagnostic
 from hvabi.abi.errors import CodecError, SpecError
 from hvabi.abi.given import Given
-from hvabi.abi.readings import Readings, from_bytes, readings, swapped
+from hvabi.abi.readings import Readings, from_bytes, naming, readings, swapped
 from hvabi.abi.registry import abi_ids, bundled, load
 
 PSC = bytes.fromhex("000000000000000000e0001f00002000")
@@ -145,6 +145,17 @@ def test_every_example_is_among_the_readings_of_its_registers(abi: str) -> None:
             assert (abi, spec.abi.revision, message, data["transport"]) in ways, example.name
             checked += 1
     assert checked or not bundled(abi).examples
+
+
+@pytest.mark.parametrize("abi", abi_ids())
+def test_leaving_out_files_leaves_out_no_reading(abi: str) -> None:
+    for transport in load(abi).abi.transports.values():
+        for message in transport.placements:
+            codec = load(abi).message(message, transport=transport.name)
+            blocks = [name for block in codec.placer.blocks.values() for name in block.registers]
+            for register in [*codec.placer.registers, *blocks]:
+                assert abi in naming([register]), (transport.name, message, register)
+    assert naming(["rxx"]) == []
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,11 @@ HVABI = [sys.executable, "-m", "hvabi.cli.main"]
 CLEAN = {key: value for key, value in os.environ.items() if key not in {"NO_COLOR", "HVABI_TRACEBACK", "COLUMNS"}}
 
 
-def run(*args: str, env: dict[str, str] | None = None, **more: object) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [*HVABI, *args], capture_output=True, timeout=60, check=False, env={**CLEAN, **(env or {})}, **more
-    )  # type: ignore[call-overload,no-any-return]  # options of run
+def run(
+    *args: str, env: dict[str, str] | None = None, given: bytes | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    whole = {**CLEAN, **(env or {})}
+    return subprocess.run([*HVABI, *args], capture_output=True, input=given, timeout=60, check=False, env=whole)
 
 
 def test_version() -> None:
@@ -27,7 +28,7 @@ def test_version() -> None:
 
 
 def test_decode_of_standard_input() -> None:
-    ran = run("decode", "ghcb-msr-psc", "-", input=bytes.fromhex("14e0001f00002000"))
+    ran = run("decode", "ghcb-msr-psc", "-", given=bytes.fromhex("14e0001f00002000"))
     assert ran.returncode == 0
     assert b"make shared: 1 page at 0x1f00e000" in ran.stdout
 
@@ -36,6 +37,26 @@ def test_no_colour_and_no_progress_in_a_pipe() -> None:
     ran = run("decode", "ghcb-psc", "00000000 01000000 00e0001f00002000", env={"TERM": "xterm-256color"})
     assert ran.returncode == 1
     assert b"\x1b" not in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "colour"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)], ids=str
+)
+def test_colour_on_a_terminal(env: dict[str, str], colour: bool) -> None:
+    pty = pytest.importorskip("pty")
+    parent, child = pty.openpty()
+    try:
+        subprocess.run(
+            [*HVABI, "encode", "ghcb-psc/psc-entry", "gfn=1"],
+            stdout=child,
+            timeout=60,
+            check=True,
+            env={**CLEAN, "TERM": "xterm", **env},
+        )
+        assert (b"\x1b[1m" in os.read(parent, 65536)) is colour
+    finally:
+        os.close(parent)
+        os.close(child)
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

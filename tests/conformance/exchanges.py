@@ -312,7 +312,7 @@ TDX_HOST = {
         TDX48,
         (call({"rax": 0, "rcx": 0x3C00, "r10": 12, "r11": 0x1F018000, "r12": 1, "r13": 0}), returns(r10=0)),
         shared((0x1F018000, 1)),
-        bundled="R10 other than 0 is not told apart: it answers SUBFUNC_UNSUPPORTED, or does MapGPA where R11 is its leaf",
+        bundled="R10 other than 0 is not told apart: only R11 selects the call",
     ),
     "tdx-event-after-a-chunk-then-the-rest": script(
         TDX48,
@@ -628,7 +628,7 @@ PROTOCOL = {
         (tdx(S48, PAGE), ERROR),
         ({"cmd": "query"}, ERROR),
         _FOUR,
-        _FOUR[:1] + (ERROR,),
+        (_FOUR[0], ERROR),
         (resume(r10=0), ends(True, (A, 4, "shared"))),
     ),
     "wrong-configurations": script(
@@ -747,6 +747,11 @@ PROTOCOL = {
         KVM64[:1],
         shared(),
         (kvm(0x8000, 1), returns(rax=0)),
+    ),
+    "a-reset-beyond-max-ranges": script(
+        (configure("vmcall64", "host", max_ranges="0x1"), OK),
+        ({"cmd": "reset", "ranges": [["0x0", "0x1", "shared"], ["0x1000", "0x1", "shared"]]}, OK),
+        (reset((0, 1), (0x2000, 1)), ERROR),
     ),
     "a-reset-clears-the-injection": script(
         KVM64, inject("vmm-error", errno=5), (reset(), OK), (kvm(0x8000, 1), returns(rax=0))
