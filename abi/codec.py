@@ -157,7 +157,25 @@ class MessageCodec:
         if isinstance(wire, (bytes, bytearray, memoryview)):
             return self._decode_body(bytes(wire), request, strict)
         regs, mem = (wire.regs, wire.mem) if isinstance(wire, Wire) else (wire, ())
+        self._check_fixed(regs)
         return self._decode(WireSource(regs, mem, message=self.label), request, strict)
+
+    def _check_fixed(self, regs: Mapping[str, int]) -> None:
+        """Raise `CodecError` ``const-mismatch`` where a register that selects the call is given with another value."""
+        if not self.placer.placement.fixed:
+            return
+        scope = Scope(self.static)
+        for register, expr in self.placer.placement.fixed.items():
+            expected = scope.int(expr)
+            if regs.get(register, expected) != expected:
+                raise CodecError(
+                    "const-mismatch",
+                    "selects another call",
+                    message_name=self.label,
+                    path=register,
+                    expected=hex(expected),
+                    found=regs[register],
+                )
 
     def _decode_body(self, body: bytes, request: Any, strict: bool) -> Any:
         block = self.body
@@ -228,7 +246,7 @@ class MessageCodec:
         def fetch(name: str) -> Any:
             field = self.message.fields[name]
             if name in given:
-                return given[name]
+                return self._filled(name, field, given[name])
             if field.const is not None or field.default is not None or field.reserved is not None:
                 return self.placer.default(field, scope)
             if field.is_list:
@@ -257,14 +275,16 @@ class MessageCodec:
                 own.put(name, item)
             elif not isinstance(item, (list, tuple)):
                 raise CodecError("wrong-type", "is a list", message_name=self.label, path=name, found=item)
-            elif field.items is not None:
-                node = layout_node(field.items)
-                item = tuple(
-                    node.from_int(node.to_int(one, path=f"{name}[{number}]")) for number, one in enumerate(item)
-                )
-                own.put(name, item)
             values.append(item)
         return self.value_class._make(values)
+
+    @staticmethod
+    def _filled(name: str, field: Field, given: Any) -> Any:
+        """Return a list with whole elements, so that other fields' defaults can look into them."""
+        if field.items is None or not isinstance(given, (list, tuple)):
+            return given
+        node = layout_node(field.items)
+        return tuple(node.from_int(node.to_int(one, path=f"{name}[{number}]")) for number, one in enumerate(given))
 
     def encode(self, value: Encodable = None, /, *, request: Any = None, **fields: Any) -> Wire:
         """Encode a value, a mapping or keyword fields; fields with a constant or default may be left out.

@@ -49,6 +49,8 @@ class Placer:
                     found[register] = None
                 case PairPlace(high=high, low=low):
                     found[high] = found[low] = None
+                case BlockPlace(block=block):
+                    found.update(dict.fromkeys(self.blocks[block].registers))
                 case _:
                     pass
         return tuple(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hvabi.abi.errors import CodecError
 from hvabi.abi.expr import Expr, evaluate
 from hvabi.abi.values import ident
 
@@ -54,6 +55,7 @@ class Fields:
         self._names = frozenset(names)
         self._fetch = fetch
         self._known: dict[str, Any] = {}
+        self._fetching: set[str] = set()
 
     @property
     def names(self) -> frozenset[str]:
@@ -67,7 +69,15 @@ class Fields:
         if name not in self._known:
             if name not in self._names:
                 raise KeyError(name)
-            self._known[name] = self._fetch(name)
+            if name in self._fetching:
+                raise CodecError(
+                    "missing-field", "depends on itself: a count and its list are both left out", path=name
+                )
+            self._fetching.add(name)
+            try:
+                self._known[name] = self._fetch(name)
+            finally:
+                self._fetching.discard(name)
         return self._known[name]
 
     def __getattr__(self, name: str) -> Any:

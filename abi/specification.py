@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from hvabi.abi.calls import Call
-    from hvabi.abi.model import Block, Constant, Enum, Field, Layout, Message, Place, Placement, Transport
+    from hvabi.abi.model import Block, Constant, Enum, Layout, Message, Place, Placement, Transport
 
 T = TypeVar("T")
 
@@ -177,13 +177,11 @@ class Abi:
         def named(items: Mapping[str, T]) -> dict[str, T]:
             return {key: item for key, item in items.items() if holds(item.guard)}  # type: ignore[attr-defined]  # as above
 
-        def fields(items: Mapping[str, Field]) -> dict[str, Field]:
-            return named(items)
-
         def placement(item: Placement) -> Placement:
             places: dict[str, tuple[Place, ...]] = {}
+            known = messages[item.message].fields if item.message in messages else {}
             for key, choices in item.place.items():
-                if left := kept(choices):
+                if key in known and (left := kept(choices)):
                     places[key] = left[:1]
             blocks: dict[str, Block] = named(item.blocks)
             return replace(item, place=places, blocks=blocks)
@@ -198,9 +196,10 @@ class Abi:
                 vmm=replace(item.vmm, errno=kept(item.vmm.errno)) if item.vmm else None,
             )
 
+        messages = {key: replace(item, fields=named(item.fields)) for key, item in self.messages.items()}
         return replace(
             self,
-            messages={k: replace(m, fields=fields(m.fields)) for k, m in self.messages.items()},
+            messages=messages,
             transports={
                 k: replace(t, placements={n: placement(p) for n, p in t.placements.items()})
                 for k, t in named(self.transports).items()

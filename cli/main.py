@@ -27,6 +27,7 @@ COMMANDS = {
     "verify": "Check the specifications, codecs and bundled adapters.",
     "lint": "Check specification files.",
     "iut": "Serve the bundled adapters over the line protocol.",
+    "generate": "Renew the generated tables of a checkout.",
 }
 """Every command and its line of help. Module ``hvabi.cli.NAME`` has it as ``command``."""
 

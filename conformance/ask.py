@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from hvabi.abi.calls import Call, Rule
     from hvabi.abi.codec import MessageCodec
-    from hvabi.conformance.case import GuestTurn, Memory, Setup
+    from hvabi.conformance.case import Expected, GuestTurn, Inject, Memory, Pages, Ranges, Setup
 
 _PAGE = 4096
 _MOST_ELEMENTS = 1 << 16
@@ -128,6 +128,19 @@ class Reader:
 
     # -- the host's side ----------------------------------------------------------------------------------------
 
+    def serve(
+        self,
+        asked: Asked,
+        regs: Mapping[str, int],
+        *,
+        inject: Inject | None,
+        before: Ranges,
+        facts: Mapping[str, Pages],
+    ) -> Expected:
+        """Return the oracle's answer to a request under the default policies. Raises `Undefined`."""
+        request = Request(self.oracle, self.abi, asked.call.name, asked.fields, 0, inject, before, facts, regs)
+        return next(request.answers({}))
+
     def bound(self, asked: Asked) -> int | None:
         """Return how many requests a guest may make for what this one asks, None where the ABI has no progress."""
         progress = asked.call.progress
@@ -201,7 +214,7 @@ class Reader:
         pages = [(start, end) for start, end, state in asked.pages if state is not None]
         request = self._request(call, asked.value, {})
         try:
-            names = request.names.plus(response=self._response(asked, wire))
+            names = _with_response(request.names, self._response(asked, wire))
             if progress is None:
                 return pages if self._is_done(call, names) else []
             if value(progress.done_when, names):
@@ -237,6 +250,13 @@ class Reader:
         return False
 
 
+def _with_response(names: Names, response: Mapping[str, Any]) -> Names:
+    """Return the names of both messages: a response's field has its bare name where the request has none of it."""
+    fields = {**response, **names.fields}
+    local = {**names.local, "response": response, "request": names.fields}
+    return Names(names.abi, names.transport, names.config, names.define, fields, **local)
+
+
 def _elements_done(asked: Asked, call: Call, completed: int, names: Names) -> list[tuple[int, int]]:
     """Return the pages of the elements before the first that is not done, and those done within it."""
     convert, progress = call.convert, call.progress
@@ -247,7 +267,9 @@ def _elements_done(asked: Asked, call: Call, completed: int, names: Names) -> li
     done = [(start, end) for start, end, _ in asked.pages[:whole]]
     if progress.within is not None and whole < len(asked.pages):
         start, end, _ = asked.pages[whole]
-        before = value(convert.start, names.plus(it=names.fields[convert.each or ""][completed], index=completed)) // _PAGE
+        before = (
+            value(convert.start, names.plus(it=names.fields[convert.each or ""][completed], index=completed)) // _PAGE
+        )
         part = value(progress.within, names.plus(index=completed))
         done.append((start, min(end, max(start, before + part))))
     return done

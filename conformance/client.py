@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.diagnostics import escape
-from hvabi.abi.errors import HvAbiError
 from hvabi.conformance import frame
+from hvabi.conformance.answer import (
+    ENDS,
+    STEPS,
+    CallEnd,
+    Converted,
+    Exit,
+    GuestAsk,
+    Hello,
+    LocalStep,
+    PeerError,
+    PeerUnsupported,
+    ProtocolViolation,
+    read_offer,
+    read_ranges,
+    read_words,
+)
 from hvabi.conformance.frame import ProtocolError
 from hvabi.conformance.stream import PeerTimeout
 
@@ -19,100 +33,9 @@ if TYPE_CHECKING:
     from hvabi.conformance.case import Inject, Memory, Pages, Ranges, Setup
     from hvabi.conformance.stream import Connection
 
-STATES = ("private", "shared", "shared-read-only")
-ENDS = ("return", "replay", "fault", "stop")
-STEPS = ("accept", "rescind", "map")
 _KINDS = ("ok", "yield", "unsupported", "error")
 _SHOWN = 300
 _HELLO_SECONDS = 10.0
-
-
-class ProtocolViolation(HvAbiError):
-    """A line that the protocol does not allow. `fields["line"]` is the line, cut to 300 characters."""
-
-    code = "protocol-violation"
-
-
-class PeerUnsupported(HvAbiError):
-    """The implementation says that it does not have this."""
-
-    code = "unsupported"
-
-
-class PeerError(HvAbiError):
-    """The implementation says that it broke."""
-
-    code = "error"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
-    """What an implementation has of one ABI."""
-
-    revisions: tuple[str, ...]
-    transports: tuple[str, ...]
-    roles: tuple[str, ...]
-    profile: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hello:
-    """What an implementation says about itself."""
-
-    name: str
-    version: str
-    abis: Mapping[str, Offer]
-    features: frozenset[str]
-
-    @property
-    def peer(self) -> str:
-        """Name and version for people."""
-        return f"{self.name} {self.version}".strip()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallEnd:
-    """How a call ended."""
-
-    end: str
-    regs: Mapping[str, int] = field(default_factory=dict)
-    mem: Memory = ()
-    fault: str | None = None
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exit:
-    """What a host asks of its VMM."""
-
-    abi: str
-    regs: Mapping[str, int]
-    mem: Memory
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GuestAsk:
-    """A call that a guest makes."""
-
-    regs: Mapping[str, int]
-    mem: Memory
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalStep:
-    """A local half of a guest's work."""
-
-    step: str
-    ranges: Ranges
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Converted:
-    """What a guest believes at the end; `stop` is its reason where it stopped instead."""
-
-    done: bool
-    ranges: Ranges = ()
-    stop: str | None = None
 
 
 class Client:
@@ -229,8 +152,8 @@ class Client:
             return Hello(
                 name=escape(frame.word(frame.argument(body, "name"), "name")[:_SHOWN]),
                 version=escape(frame.word(frame.argument(body, "version"), "version")[:_SHOWN]),
-                abis={name: _offer(name, item) for name, item in abis.items()},
-                features=frozenset(_words(body.get("features", []), "features")),
+                abis={name: read_offer(name, item) for name, item in abis.items()},
+                features=frozenset(read_words(body.get("features", []), "features")),
             )
 
     def configure(
@@ -314,7 +237,7 @@ class Client:
                 step = frame.word(body["step"], "step")
                 if step not in STEPS:
                     raise ProtocolError(f"step is one of {', '.join(STEPS)}, not {frame.shown(step)}")
-                return LocalStep(step=step, ranges=_ranges(frame.argument(body, "ranges"), merged=False))
+                return LocalStep(step=step, ranges=read_ranges(frame.argument(body, "ranges"), merged=False))
             if kind == "yield":
                 return GuestAsk(
                     regs=frame.registers(frame.argument(body, "regs")), mem=frame.memory(body.get("mem", []))
@@ -326,7 +249,7 @@ class Client:
             done = frame.argument(body, "done")
             if not isinstance(done, bool):
                 raise ProtocolError("done is true or false")
-            return Converted(done=done, ranges=_ranges(frame.argument(body, "ranges"), merged=False))
+            return Converted(done=done, ranges=read_ranges(frame.argument(body, "ranges"), merged=False))
 
     def query(self) -> tuple[Ranges, Mapping[str, Pages]]:
         """Return the pages that are not private, and the facts that are true."""
@@ -336,7 +259,7 @@ class Client:
             if not isinstance(facts, dict):
                 raise ProtocolError("facts is an object")
             found = {name: tuple(frame.page_ranges(item, f"fact {name}")) for name, item in facts.items()}
-            ranges = _ranges(frame.argument(body, "ranges"), merged=True)
+            ranges = read_ranges(frame.argument(body, "ranges"), merged=True)
             return ranges, {name: pages for name, pages in found.items() if pages}
 
     def stop(self) -> None:
@@ -364,54 +287,4 @@ def _violation(message: str, line: str) -> ProtocolViolation:
     return ProtocolViolation(escape(message), line=shown)
 
 
-def _words(value: Any, what: str) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise ProtocolError(f"{what} is a list of words")
-    return tuple(frame.word(item, f"a word of {what}") for item in value)
-
-
-def _offer(name: str, value: Any) -> Offer:
-    if not isinstance(value, dict):
-        raise ProtocolError(f"abis.{name} is an object")
-    roles = _words(frame.argument(value, "roles"), f"roles of {name}")
-    if not set(roles) <= {"host", "guest"}:
-        raise ProtocolError(f"roles of {name} are host and guest")
-    return Offer(
-        revisions=_words(frame.argument(value, "revisions"), f"revisions of {name}"),
-        transports=_words(frame.argument(value, "transports"), f"transports of {name}"),
-        roles=roles,
-        profile=frame.word(value["profile"], "profile") if value.get("profile") is not None else None,
-    )
-
-
-def _state(value: Any) -> str:
-    if value not in STATES:
-        raise ProtocolError(f"{frame.shown(value)} is no page state")
-    return str(value)
-
-
-def _ranges(value: Any, *, merged: bool) -> Ranges:
-    """Read ranges; with `merged`, private ones and equal neighbours are not allowed."""
-    found = tuple(frame.state_ranges(value, "ranges", _state))
-    if merged:
-        for one, other in itertools.pairwise(found):
-            if one[1] == other[0] and one[2] == other[2]:
-                raise ProtocolError(f"ranges are not merged at {other[0] << 12:#x}")
-        if any(state == "private" for _, _, state in found):
-            raise ProtocolError("ranges list only what is not private")
-    return found
-
-
-__all__ = [
-    "CallEnd",
-    "Client",
-    "Converted",
-    "Exit",
-    "GuestAsk",
-    "Hello",
-    "LocalStep",
-    "Offer",
-    "PeerError",
-    "PeerUnsupported",
-    "ProtocolViolation",
-]
+__all__ = ["Client"]

@@ -10,6 +10,7 @@ from hvabi.abi.registry import abi_ids, bundled
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from hvabi.abi.calls import Call, Rule
     from hvabi.conformance.case import Case
 
 
@@ -21,6 +22,7 @@ class RuleCoverage:
         where: revisions and profiles in which the rule exists, for people.
         cases: number of cases, over all revisions, roles, transports and profiles given.
         first: id of the first case, or None.
+        exempt: why no case of the protocol can show it, or None.
 
     """
 
@@ -32,11 +34,18 @@ class RuleCoverage:
     where: str
     cases: int
     first: str | None
+    exempt: str | None = None
 
     @property
     def missing(self) -> bool:
-        """Whether a ``must`` has no case."""
-        return self.level == "must" and not self.cases
+        """Whether a ``must`` has no case and no reason for it."""
+        return self.level == "must" and not self.cases and self.exempt is None
+
+
+def _exempt(call: Call, rule: Rule) -> str | None:
+    if rule.binds == "guest" and call.guest is None:
+        return "the protocol lets guests convert pages only; this call converts none"
+    return None
 
 
 def coverage(cases: Iterable[Case], abis: Iterable[str] | None = None) -> tuple[RuleCoverage, ...]:
@@ -61,6 +70,7 @@ def coverage(cases: Iterable[Case], abis: Iterable[str] | None = None) -> tuple[
                         where=", ".join(where),
                         cases=len(ids),
                         first=ids[0] if ids else None,
+                        exempt=_exempt(call, rule),
                     )
                 )
     return tuple(rows)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from hvabi.abi.errors import HvAbiError
 from hvabi.abi.wire import Wire, merge
+from hvabi.conformance.answer import Converted, GuestAsk, LocalStep
 from hvabi.conformance.ask import Asked, Reader, Unreadable
 from hvabi.conformance.bytesmap import Bytes, Spans, text_of
 from hvabi.conformance.case import GuestTurn
-from hvabi.conformance.client import Client, Converted, GuestAsk, LocalStep
 from hvabi.conformance.judge import state_differences
 from hvabi.conformance.modelled import undone, visible, with_chosen
 from hvabi.conformance.oracle.walk import Undefined
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from hvabi.conformance.case import Case, Expected, GuestScript, Memory, Pages, Ranges
+    from hvabi.conformance.client import Client
 
 MOST_STALLS = 1000
 """Calls in a row that convert nothing after which a guest is taken not to end, whatever the ABI's bound."""
@@ -176,15 +177,9 @@ class GuestCase:
         inject = turn.inject
         for _ in range(_MOST_REPLAYS):
             try:
-                expected = self.reader.oracle.answers(
-                    read.fields,
-                    call=read.call.name,
-                    inject=inject,
-                    before=self.state,
-                    facts=self.facts,
-                    mem=self.memory.pieces(),
-                    regs={**asked.regs, **regs},
-                )[0]
+                expected = self.reader.serve(
+                    read, {**asked.regs, **regs}, inject=inject, before=self.state, facts=self.facts
+                )
             except Undefined as error:
                 self._find("request", "one that a host can answer", str(error), level="must")
                 return None

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from hvabi.abi.errors import HvAbiError
 from hvabi.abi.registry import load
 from hvabi.abi.wire import Wire, merge
+from hvabi.conformance.answer import CallEnd, Exit, PeerUnsupported
 from hvabi.conformance.ask import Reader, Unreadable
 from hvabi.conformance.bytesmap import Bytes
-from hvabi.conformance.client import CallEnd, Client, Exit, PeerUnsupported
 from hvabi.conformance.judge import Seen, judge
 from hvabi.conformance.outcome import Outcome, Unseen
 from hvabi.conformance.result import Exchanged, Finding, Verdict
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from hvabi.conformance.case import Case, HostStep, Memory, Pages, Ranges
+    from hvabi.conformance.client import Client
 
 LEAST_REPLAYS = 16
 """Replays of one call that are followed where the ABI states no bound."""

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Sequence
 
+    from hvabi.conformance.answer import Hello
     from hvabi.conformance.case import Case
-    from hvabi.conformance.client import Hello
     from hvabi.conformance.connect import Connector
     from hvabi.conformance.known import KnownFailures
 

@@ -41,17 +41,24 @@ def converse(
     """Let a guest convert a range on a host; `stops` are faults for its first calls. A host's stop ends it."""
     conversation = guest.convert(start_gpa, pages, to)
     waiting = list(stops)
+    calls = 0
     try:
         shown = next(conversation)
         while True:
             if not isinstance(shown, GuestCall):
                 shown = conversation.send(GuestReply())
                 continue
+            calls += 1
             for gpa, data in shown.mem:
                 host.memory.poke(gpa, data)
             answer = host.answer(shown.regs, inject=waiting.pop(0) if waiting else None)
             if answer.end == "replay":
                 answer = host.answer({**shown.regs, **answer.regs})
+            if answer.end != "return":
+                # No answer reached the guest: its own registers would read as one.
+                conversation.close()
+                reason = answer.reason or answer.fault or "the call was not answered"
+                return GuestResult(to=to, done=False, ranges=(), calls=calls, reason=f"the host: {reason}")
             shown = conversation.send(GuestReply(regs=answer.regs, mem=answer.mem))
     except StopIteration as end:
         result: GuestResult = end.value

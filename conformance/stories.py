@@ -17,8 +17,9 @@ from hvabi.abi.errors import SpecError, UsageError, show
 from hvabi.abi.registry import abi_ids, nearest
 from hvabi.abi.schema import locate, near
 from hvabi.abi.source import load_file, plain
-from hvabi.conformance.retell import StoryError, retell
+from hvabi.conformance.retell import retell
 from hvabi.conformance.story import LeftOut, Story
+from hvabi.conformance.story_parts import StoryError
 
 if TYPE_CHECKING:
     import os
@@ -197,13 +198,9 @@ def regression_cases(
     transport: str | None = None,
     profile: str | None = None,
 ) -> Iterator[Case]:
-    """Yield the cases of an ABI's stories.
+    """Yield the cases of an ABI's stories, only those of the revision, role and transport where they are given.
 
-    Args:
-        abi: id of the ABI.
-        revision, role, transport: only these, where given.
-        profile: what the implementation declares: stories that need another profile are left out.
-
+    `profile` is what the implementation declares: stories that need another one are left out.
     """
     for story in stories(abi):
         for retold in story.cases:

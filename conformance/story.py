@@ -68,7 +68,7 @@ class Story:
         text: what went wrong.
         reference: commits, mails, CVE numbers.
         role: who had the bug.
-        rules: rules that it touches, what it is about first.
+        rules: rules that it touches, what it is about first; none where it is about state or progress.
         where: file and line, for messages.
 
     """

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from hvabi.abi.diagnostics import escape
 from hvabi.abi.errors import HvAbiError
 from hvabi.abi.registry import bundled
-from hvabi.conformance.client import Client, Hello, PeerError, PeerUnsupported, ProtocolViolation
+from hvabi.conformance.answer import Hello, PeerError, PeerUnsupported, ProtocolViolation
+from hvabi.conformance.client import Client
 from hvabi.conformance.guest_case import GuestCase
 from hvabi.conformance.host_case import HostCase
 from hvabi.conformance.outcome import Outcome, Unseen

@@ -6,6 +6,7 @@ rules) and from the request itself; a number is then changed by one, by a page, 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import product
@@ -62,6 +63,16 @@ class Input:
     inject: Injection = field(default_factory=Injection)
     max_ranges: int | None = None
     exits: bool = False
+
+
+    def shown(self) -> str:
+        """Return the input as Python without bytes of 0 in memory: a reproducer for people."""
+        mem = tuple(
+            (address + run.start(), run.group())
+            for address, data in self.mem
+            for run in re.finditer(rb"[^\0](?:\0{0,7}[^\0])*", data)
+        )
+        return repr(replace(self, mem=mem))
 
 
 class Combo:
@@ -315,7 +326,9 @@ class Mutator:
             return None
         if sum(len(data) for _, data in wire.mem) > _MOST_BYTES:
             return None
-        made = Input(combo=combo, call=call.name, config=config, regs=wire.regs, mem=wire.mem)
+        # What would lie beyond the last address is not there.
+        mem = tuple((at, data[: (1 << 64) - at]) for at, data in wire.mem if 0 <= at < 1 << 64)
+        made = Input(combo=combo, call=call.name, config=config, regs=wire.regs, mem=mem)
         return self.surroundings(found, made, rng.choice((0, 0, 1, 2)))
 
     # -- what is around a request -------------------------------------------------------------------------------
@@ -335,9 +348,8 @@ class Mutator:
                 case 5:
                     changes["slots"] = self.slots(given)
                 case 6 if found.abi.facts:
-                    changes["facts"] = tuple(
-                        (rng.choice(list(found.abi.facts)), start, end) for start, end, _ in self.ranges()[:1]
-                    )
+                    start = AREA[0] + rng.choice((-8, 0, 0, 1, 2, 100))
+                    changes["facts"] = ((rng.choice(list(found.abi.facts)), start, start + rng.choice((1, 2, 16, 600))),)
                 case 7:
                     changes["max_ranges"] = rng.choice((None, 0, 1, 2, 3, 6))
                 case 8:
@@ -347,7 +359,9 @@ class Mutator:
         changes["exits"] = rng.random() < 0.1
         bound = changes.get("max_ranges", given.max_ranges)
         before = changes.get("before", given.before)
-        if bound is not None and bound < len(before):
+        if bound is not None:
+            # What is there at first keeps the bound: facts count too, each by itself.
+            changes["max_ranges"] = bound = max(bound, len(changes.get("facts", given.facts)))
             changes["before"] = before[:bound]
         return replace(given, **changes)
 
@@ -384,8 +398,9 @@ class Mutator:
         call = found.calls[given.call]
         kinds = ["none", "flips"] if given.mem else ["none"]
         kinds += ["vmm"] * 3 if call.vmm is not None else []
-        # The protocol refuses to stop a host that cannot say how far it came.
-        kinds += ["stop"] * 3 if call.progress is not None else []
+        # A host that cannot say how far it came is not stopped half way.
+        partial = [answer for answer in call.outcomes.get("partial", ()) if answer.cannot is None]
+        kinds += ["stop"] * 3 if partial else []
         kinds += ["event"] * 3 if call.progress is not None and call.progress.chunk is not None else []
         match rng.choice(kinds):
             case "vmm":
@@ -408,6 +423,8 @@ class Mutator:
         rng = self.rng
         if given.mem and rng.random() < 0.6:
             return replace(given, mem=self.bytes_of(given.mem))
+        if not given.regs:
+            return given
         name = rng.choice(list(given.regs))
         return replace(given, regs={**given.regs, name: self.register(given.regs[name])})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hvabi.abi.expr import names, paths, to_text
 from hvabi.conformance.case import Case, GuestScript, GuestTurn, Inject, Setup
 from hvabi.conformance.generate.basis import PLACE, SCRATCH, Basis
 
@@ -188,8 +189,6 @@ def _refused(basis: Basis) -> Iterator[Case]:
 
 def _outcome_words(basis: Basis, status: str) -> dict[str, int | str]:
     """Return the response fields of an outcome as EXPRs for a script, nothing done."""
-    from hvabi.abi.expr import to_text
-
     for answer in basis.call.outcomes.get(status, ()):
         if answer.cannot is None and answer.end == "return" and answer.guard.serves(basis.transport):
             return {name: to_text(expr) for name, expr in answer.fields.items()}
@@ -219,8 +218,6 @@ def _lied_to(basis: Basis) -> Iterator[Case]:
 
 def _lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, GuestTurn]]:
     """Yield turns whose answer breaks the rule: a served or stopped answer with one field changed."""
-    from hvabi.abi.expr import names, to_text
-
     if basis.call.response is None:
         return
     fields = basis.abi.messages[basis.call.response].fields
@@ -235,6 +232,10 @@ def _lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, GuestTurn]]:
 
     of = to_text(rule.operands["of"][0]) if "of" in rule.operands else ""
     field = of.removeprefix("response.")
+    if field not in fields and "of" in rule.operands:
+        # An expression over one field of the answer, such as the low half of it: change that field.
+        looked_at = {path.removeprefix("response.") for path in paths(rule.operands["of"][0])} & set(fields)
+        field = looked_at.pop() if len(looked_at) == 1 else field
     match rule.check:
         case "within" if field in fields:
             yield "below", turn(field, f"({text('low')}) - 4096")
@@ -251,6 +252,8 @@ def _lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, GuestTurn]]:
                     return
         case "equals" if field in fields:
             yield "other", turn(field, f"({text('to')}) + 1")
+        case "bits-set" if field in fields:
+            yield "cleared", turn(field, "0")
         case "reserved" if field in fields:
             yield "lowest-bit", turn(field, "1")
             yield "highest-bit", turn(field, hex(1 << (fields[field].bits - 1)))

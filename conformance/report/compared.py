@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.annotate import annotate
 from hvabi.abi.errors import HvAbiError
@@ -11,6 +11,8 @@ from hvabi.abi.given import Given, GivenReader
 from hvabi.abi.meaning import meaning
 from hvabi.abi.registry import Spec, load
 from hvabi.abi.wire import merge
+from hvabi.conformance.alternatives import differing_policies
+from hvabi.conformance.report.comparison import Compared, Item, MemoryLine, Part
 from hvabi.conformance.report.text import one_line
 
 if TYPE_CHECKING:
@@ -30,96 +32,6 @@ MAX_STEPS = 12
 """Most steps of a case that are decoded; the ones with findings, and those before them."""
 
 Memory = tuple[tuple[int, bytes], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """One field of a message that was sent, in words."""
-
-    path: str
-    where: str
-    depth: int
-    value: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """One field, or one register outside the message, as it had to be and as it was.
-
-    Attributes:
-        where: its place, such as ``r10`` or ``psc+0x8 55:52``.
-        expected, found: in words; `expected` is ``anything`` where it is open.
-        expected_raw, found_raw: as unsigned integers, or None where there is none.
-        lo: number of its lowest bit in the register.
-        status: ``open`` where it is not compared.
-
-    """
-
-    path: str
-    where: str
-    depth: int
-    expected: str
-    found: str
-    bits: int
-    lo: int = 0
-    expected_raw: int | None = None
-    found_raw: int | None = None
-    status: Literal["same", "differs", "open"] = "same"
-
-    @property
-    def difference(self) -> int:
-        """Mask of the bits that differ, counted as in the register."""
-        if self.status != "differs" or self.expected_raw is None or self.found_raw is None:
-            return 0
-        return (self.expected_raw ^ self.found_raw) << self.lo
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryLine:
-    """Up to 16 bytes of memory that are not as they had to be. `open` is a mask: bit n for byte n."""
-
-    address: int
-    expected: bytes
-    found: bytes
-    open: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
-    """One step of a case.
-
-    Attributes:
-        number: from 0.
-        means: the call in one line.
-        sent: fields of the call.
-        answer: for a guest's call: fields of the answer that the host gave.
-        expected_end, found_end: how the call had to end and how it ended.
-        parts: fields of the answer, and registers outside it that differ.
-        memory: bytes that differ.
-        others: other answers that would have been right.
-        why: why the expected answer is right.
-        notes: what could not be decoded, and what is left out.
-
-    """
-
-    number: int
-    means: str = ""
-    sent: tuple[Item, ...] = ()
-    answer: tuple[Item, ...] = ()
-    expected_end: str = ""
-    found_end: str = ""
-    parts: tuple[Part, ...] = ()
-    memory: tuple[MemoryLine, ...] = ()
-    others: tuple[str, ...] = ()
-    why: str = ""
-    notes: tuple[str, ...] = ()
-
-    @property
-    def differs(self) -> bool:
-        """Whether anything here is not as it had to be."""
-        ends = bool(self.expected_end) and self.expected_end != self.found_end
-        return ends or bool(self.memory) or any(part.status == "differs" for part in self.parts)
 
 
 def compared(result: CaseResult) -> tuple[Compared, ...]:
@@ -155,15 +67,19 @@ def _host(result: CaseResult, spec: Spec | None) -> Iterator[Compared]:
 def _paired(
     steps: Sequence[HostStep], exchanged: Sequence[Exchanged]
 ) -> Iterator[tuple[int, HostStep | None, Exchanged]]:
-    """Yield each exchange with its step. A step that was replayed has more than one exchange."""
-    extra = max(len(exchanged) - len(steps), 0)
+    """Yield each exchange with its step. Steps behind a failed one are left out, so what was sent tells."""
     number = 0
     for item in exchanged:
+        same = (
+            n for n in range(number, len(steps)) if steps[n].regs == item.sent_regs and steps[n].mem == item.sent_mem
+        )
+        number = next(same, number)
         yield number, steps[number] if number < len(steps) else None, item
-        if item.got_end == "replay" and extra:
-            extra -= 1
-        else:
-            number += 1
+        number += 1
+
+
+def _sends(step: HostStep, item: Exchanged) -> bool:
+    return step.regs == item.sent_regs and step.mem == item.sent_mem
 
 
 def _step(
@@ -233,7 +149,7 @@ def nearest(
         got = dict(exchanged.got_mem[:MAX_PIECES])
         return (
             bool(rules) and one.rule not in rules,
-            one.end != exchanged.got_end,
+            _end(one) != exchanged.got_end,
             wrong + sum(got.get(at) != data for at, data in one.mem),
         )
 
@@ -255,31 +171,23 @@ def _alternative(one: Expected, alternatives: tuple[Expected, ...]) -> str:
     return ", ".join(parts)
 
 
-def differing_policies(one: Expected, alternatives: tuple[Expected, ...]) -> dict[str, str]:
-    """Return the policies of an answer in which the right answers are not all alike."""
-    return {
-        name: value
-        for name, value in one.policies.items()
-        if any(other.policies.get(name) != value for other in alternatives)
-    }
-
-
 # -- calls of a guest -------------------------------------------------------------------------------------------
 
 
 def _guest(case: Case, spec: Spec | None, number: int, exchanged: Exchanged) -> Compared:
-    out = Compared(number=number, found_end=one_line(exchanged.got_end, 40), notes=_too_many(exchanged))
+    # A guest's call is what was sent, and the runner's answer is what came back.
+    out = Compared(number=number)
     codecs = _codecs(case, spec)
-    if codecs is None or spec is None or not (exchanged.got_regs or exchanged.got_mem):
+    if codecs is None or spec is None:
         return out
     request, response = codecs
-    call = Given(regs=exchanged.got_regs, mem=_laid((), exchanged.got_mem))
+    call = Given(regs=exchanged.sent_regs, mem=_laid((), exchanged.sent_mem))
     try:
         annotation = annotate(request, call)
         items, _ = _items(annotation)
         out = replace(out, means=meaning(spec.abi, request, annotation), sent=items)
-        if response is not None and (exchanged.sent_regs or exchanged.sent_mem):
-            after = Given(regs={**exchanged.got_regs, **exchanged.sent_regs}, mem=_laid(call.mem, exchanged.sent_mem))
+        if response is not None and (exchanged.got_regs or exchanged.got_mem):
+            after = Given(regs={**call.regs, **exchanged.got_regs}, mem=_laid(call.mem, exchanged.got_mem))
             answer, _ = _items(annotate(response, after, request=annotation.value))
             out = replace(out, answer=answer)
     except HvAbiError as error:
@@ -423,7 +331,7 @@ def _plain_parts(right: Expected | None, exchanged: Exchanged, known: tuple[str,
         sent = exchanged.sent_regs.get(name, 0)
         wanted, found = right.regs.get(name, sent), exchanged.got_regs.get(name, sent)
         if wanted != found:
-            unchanged = " (as sent)" if name not in right.regs else ""
+            unchanged = ", as it was" if name not in right.regs else ""
             bits = 128 if max(wanted, found) >> 64 else 64
             out.append(
                 Part(path=f"register {name}", where=name, depth=0, expected=f"{wanted:#0{2 + bits // 4}x}{unchanged}",
@@ -435,7 +343,7 @@ def _plain_parts(right: Expected | None, exchanged: Exchanged, known: tuple[str,
 
 def _memory(right: Expected | None, exchanged: Exchanged, before: Memory) -> tuple[MemoryLine, ...]:
     """Return the lines of 16 bytes that are not as they had to be."""
-    if right is None or right.end != exchanged.got_end:
+    if right is None or _end(right) != exchanged.got_end:
         return ()
     out = []
     wanted, found = _laid(before, right.mem), _laid(before, exchanged.got_mem)

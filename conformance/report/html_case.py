@@ -14,7 +14,7 @@ from hvabi.conformance.report.text import bit_list, cut, tail
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hvabi.conformance.report.compared import Compared, Item, MemoryLine, Part
+    from hvabi.conformance.report.comparison import Compared, Item, MemoryLine, Part
     from hvabi.conformance.report.rules import RuleText
     from hvabi.conformance.result import CaseResult, Finding
 
@@ -89,12 +89,16 @@ def _finding(finding: Finding, *, many: bool) -> Markup:
 
 
 def _both(expected: str, found: str) -> tuple[Markup, Markup]:
-    """Return two texts; where both are one hex number each, the digits that differ are marked."""
-    if _HEX.fullmatch(expected) and _HEX.fullmatch(found):
-        width = max(len(expected), len(found)) - 2
-        left, right = expected[2:].rjust(width, "0"), found[2:].rjust(width, "0")
-        return join(["0x", *_marked(left, right)]), join(["0x", *_marked(right, left)])
-    return join([expected or "nothing"]), join([found or "nothing"])
+    """Return two texts; where both begin with a number in hex, the digits that differ are marked."""
+    left, right = _HEX.match(expected), _HEX.match(found)
+    if left is None or right is None:
+        return join([expected or "nothing"]), join([found or "nothing"])
+    width = max(len(left[0]), len(right[0])) - 2
+    one, other = left[0][2:].rjust(width, "0"), right[0][2:].rjust(width, "0")
+    return (
+        join(["0x", *_marked(one, other), expected[left.end() :]]),
+        join(["0x", *_marked(other, one), found[right.end() :]]),
+    )
 
 
 def _marked(own: str, other: str) -> Iterator[Markup]:

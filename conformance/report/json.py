@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from hvabi.conformance.release import release
 from hvabi.conformance.report.rules import rules_of
 from hvabi.conformance.report.summary import groups, totals, verdict_word
 from hvabi.conformance.report.text import json_text
@@ -35,7 +35,7 @@ def data(run: RunResult, *, times: bool = False) -> dict[str, Any]:
     """Return the report as plain data. Integers of the wire are ``0x`` strings, bytes are hex, as in the protocol."""
     out: dict[str, Any] = {
         "format": FORMAT,
-        "generator": {"name": "hvabi", "version": _version()},
+        "generator": {"name": "hvabi", "version": release()},
         "peer": json_text(run.peer),
         "connector": json_text(run.connector),
         "profile": run.profile,
@@ -62,13 +62,6 @@ def data(run: RunResult, *, times: bool = False) -> dict[str, Any]:
     if times:
         out["seconds"] = round(run.seconds, 6)
     return out
-
-
-def _version() -> str:
-    try:
-        return version("hvabi")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _result(result: CaseResult, *, times: bool) -> dict[str, Any]:

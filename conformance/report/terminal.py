@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TextIO
 
-    from hvabi.conformance.report.compared import Compared, Part
+    from hvabi.conformance.report.comparison import Compared, Part
     from hvabi.conformance.report.summary import Column
     from hvabi.conformance.result import CaseResult, Finding, RunResult
 
@@ -147,7 +147,7 @@ def _table(run: RunResult, width: int) -> Iterator[Line]:
 
 def _failure(result: CaseResult, width: int) -> Iterator[Line]:
     yield f"{result.verdict.value.upper()}  {result.case.id}", "bad"
-    if result.message and not (result.findings and str(result.findings[0]) == result.message):
+    if result.message and not (result.findings and result.message.startswith(str(result.findings[0]))):
         yield from ((line, "") for line in _wrap(one_line(result.message, 600), width, indent=_INDENT))
     steps = compared(result)
     if steps and result.case.role == "host":

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hvabi.abi.registry import load
-from hvabi.adapters.registry import guest_class
-from hvabi.adapters.values import GuestCall, GuestReply, GuestResult, GuestStep
+from hvabi.adapters.registry import guest_class, host_class
+from hvabi.adapters.values import GuestCall, GuestReply, GuestResult, GuestStep, Injection
 from hvabi.backend import PageState
+from hvabi.conformance.selfcheck import converse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -44,9 +45,6 @@ class Talk:
     def done(self) -> bool:
         assert self.result is not None
         return self.result.done
-
-
-Host = "Callable[[Talk, GuestCall], GuestReply]"
 
 
 def guest_of(abi: str, *, steps: bool = False, **more: Any) -> Guest:
@@ -93,7 +91,6 @@ TD_FIRST, TD_PAGES = 0x100001, 8
 TD_GPA = TD_FIRST << 12
 
 Regs = dict[str, int]
-TdAnswer = "Callable[[Regs], Regs]"
 
 
 def ok(regs: Regs) -> Regs:
@@ -865,6 +862,16 @@ def test_the_last_page_that_can_be_named(abi: str, top: int) -> None:
     assert isinstance(call, GuestCall)
     with pytest.raises(StopIteration):
         next(guest_of(abi).convert((top - 1) << 12, 2, SHARED))
+
+
+@pytest.mark.parametrize("abi", ["tdx-map-gpa", "ghcb-msr-psc", "ghcb-psc"])
+def test_nothing_is_believed_where_the_host_ends_the_virtual_machine(abi: str) -> None:
+    # Linux 7.3 cannot run the vCPU on after errno 5. The guest's own R10 of 0 must not read as success.
+    spec = load(abi, profile="linux-kvm-7.3")
+    guest, host = guest_class(abi)(spec, scratch=SCRATCH), host_class(abi)(spec)
+    result = converse(guest, host, 0x101000, 3, SHARED, [Injection(vmm_errno=5)])
+    assert (result.done, result.ranges, result.calls) == (False, (), 1)
+    assert result.reason
 
 
 EDGES = (0, 1, 2, 3, 11, 22, 0x14, 0x15, 1 << 32, 1 << 47, 1 << 63, 2**64 - 1, 2**64 - 22)

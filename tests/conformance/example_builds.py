@@ -87,11 +87,6 @@ def differences(script: Script, answers: list[dict[str, Any]]) -> list[tuple[int
     return wrong
 
 
-def lines_of(script: Script) -> bytes:
-    """Return a whole script as input; ids are the numbers of the turns."""
-    return b"".join(sent(what, number) for number, (what, _) in enumerate(script.turns))
-
-
 class Peer:
     """A running example, one command at a time: it must answer each without waiting for more input."""
 

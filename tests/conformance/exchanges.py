@@ -46,6 +46,11 @@ def sent(what: dict[str, Any] | bytes, ident: int) -> bytes:
     return (PREFIX + json.dumps({"id": ident, **what}) + "\n").encode()
 
 
+def lines_of(script: Script) -> bytes:
+    """Return a whole script as input; ids are the numbers of the turns."""
+    return b"".join(sent(what, number) for number, (what, _) in enumerate(script.turns))
+
+
 def matches(found: dict[str, Any], expected: dict[str, Any]) -> bool:
     """Whether an answer, without its id, is the expected one; ``...`` stands for any message."""
     if expected in (ERROR, UNSUPPORTED):

@@ -48,7 +48,8 @@ def failed(name: str = "size-unaligned", **changes: object) -> CaseResult:
         findings=(
             Finding(what="register r10", expected="0x8000000000000002", found="0x8000000000000000",
                     rule="TDX-MAPGPA-06", bits=(1, 1)),
-            Finding(what="register rcx", expected="0x3c00", found="0x0", rule="TDX-MAPGPA-06", bits=(13, 10)),
+            Finding(what="register rcx", expected="0x3c00, as it was", found="0x0",
+                    rule="TDX-MAPGPA-06", bits=(13, 10)),
         ),
         exchanged=(
             Exchanged(sent_regs=SENT, got_end="return",
@@ -127,8 +128,8 @@ def guest_failure() -> CaseResult:
         verdict=Verdict.NO_PROGRESS,
         message="more than 4100 calls",
         exchanged=(
-            Exchanged(got_end="yield", got_regs=call, sent_regs={"r10": 1, "r11": 0x800040200000}),
-            Exchanged(got_end="yield", got_regs=call),
+            Exchanged(sent_regs=call, got_end="return", got_regs={"r10": 1, "r11": 0x800040200000}),
+            Exchanged(sent_regs=call),
         ),
         reproduce="hvabi conform --iut 'cmd:./td-shim' --case 'tdx-map-gpa@*.guest.*.resume'",
     )

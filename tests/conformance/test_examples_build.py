@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.conformance.example_builds import EXAMPLES, LANGUAGES, Peer, build, differences, lines_of, run, tool
+from tests.conformance.example_builds import EXAMPLES, LANGUAGES, Peer, build, differences, run, tool
 from tests.conformance.exchanges import (
     ALIGN,
     EINVAL,
@@ -24,6 +24,7 @@ from tests.conformance.exchanges import (
     ends,
     hello,
     kvm,
+    lines_of,
     returns,
     shared,
     steps,

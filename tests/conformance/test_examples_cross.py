@@ -13,7 +13,7 @@ from hvabi.adapters.registry import guest_class, host_class
 from hvabi.adapters.values import GuestCall, GuestReply, GuestResult, Injection
 from hvabi.backend import PageState
 from hvabi.conformance.iut import serve
-from tests.conformance.example_builds import LANGUAGES, Peer, build, differences, lines_of, parse, run
+from tests.conformance.example_builds import LANGUAGES, Peer, build, differences, parse, run
 from tests.conformance.exchanges import (
     OK,
     S48,
@@ -23,6 +23,7 @@ from tests.conformance.exchanges import (
     configure,
     convert,
     kvm,
+    lines_of,
     reset,
     tdx,
 )

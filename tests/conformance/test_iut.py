@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import random
 import subprocess
 import sys
@@ -12,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from hvabi.abi.registry import abi_ids
+from hvabi.abi.registry import abi_ids, bundled
+from hvabi.conformance import frame
 from hvabi.conformance.frame import MAX_LINE
-from hvabi.conformance.iut import Session, serve
+from hvabi.conformance.iut import FEATURES, Session, serve
 
 PREFIX = "@hvabi "
 
@@ -200,7 +200,8 @@ def test_unknown_command(cmd: str) -> None:
 
 def test_command_that_is_no_string_or_missing() -> None:
     line = Line()
-    for cmd in (None, 1, ["stop"], {}):
+    commands: list[Any] = [None, 1, ["stop"], {}]
+    for cmd in commands:
         assert "error" in line.raw(PREFIX + json.dumps({"id": 1, "cmd": cmd}))
     assert "error" in line.raw(PREFIX + '{"id":1}')
 
@@ -727,6 +728,15 @@ def test_reset_sets_states_and_leaves_the_rest_private() -> None:
     assert line.ok("query") == {"ranges": [], "facts": {}}
 
 
+def test_an_answer_that_does_not_fit_a_line_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = host()
+    line.ok("reset", ranges=[[hex(page << 13), "0x1", "shared"] for page in range(100)])
+    monkeypatch.setattr(frame, "MAX_LINE", 1000)
+    line.refused("error", "query")
+    assert line.ok("reset") == {}
+    assert line.shared() == []
+
+
 def test_query_is_merged_and_sorted() -> None:
     line = host()
     for gpa in (0x9000, 0x1000, 0x3000, 0x2000):
@@ -794,8 +804,6 @@ def test_mistakes_in_facts(facts: Any, word: str) -> None:
 
 def abi_with_facts(line: Line) -> tuple[dict[str, str], str] | None:
     """An ABI that declares a fact, and its name, found by asking every one."""
-    from hvabi.abi.registry import bundled
-
     for abi, offer in line.ok("hello", min=1, max=1, runner="t")["abis"].items():
         facts = tuple(bundled(abi).facts)
         if facts and "host" in offer["roles"]:
@@ -813,7 +821,14 @@ def test_facts() -> None:
     assert line.ok("query")["facts"] == {}
     line.ok("reset", facts={fact: [["0x1000", "0x1"], ["0x2000", "0x1"], ["0x8000", "0x1"]]})
     assert line.ok("query") == {"ranges": [], "facts": {fact: [["0x1000", "0x2"], ["0x8000", "0x1"]]}}
-    for rows in ([["0x2000", "0x1"], ["0x1000", "0x1"]], [["0x1", "0x1"]], [["0x1000", "0x1", "shared"]], {}, None):
+    mistakes: list[Any] = [
+        [["0x2000", "0x1"], ["0x1000", "0x1"]],
+        [["0x1", "0x1"]],
+        [["0x1000", "0x1", "shared"]],
+        {},
+        None,
+    ]
+    for rows in mistakes:
         line.refused("error", "reset", facts={fact: rows})
     line.refused("unsupported", "reset", facts={"beautiful": [["0x1000", "0x1"]]})
     assert line.ok("query")["facts"]
@@ -1368,38 +1383,44 @@ def test_random_calls_to_every_abi(seed: int) -> None:
 # -- a real process ---------------------------------------------------------------------------------------------------
 
 SERVE = "import sys; from hvabi.conformance.iut import serve; sys.exit(serve(sys.stdin.buffer, sys.stdout.buffer))"
+PROCESSES = [
+    pytest.param(["-c", SERVE], ["inject"], id="serve"),
+    pytest.param(["-m", "hvabi.cli.main", "iut", "--exits", "--local-steps"], list(FEATURES), id="hvabi-iut"),
+]
 
 
-def test_over_pipes() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVE],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONUNBUFFERED": ""},
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        commands: list[dict[str, Any]] = [
-            {"cmd": "hello", "min": 1, "max": 1, "runner": "t"},
-            {"cmd": "configure", **MAP, "config": {}},
-            {"cmd": "reset"},
-            {"cmd": "call", "vcpu": 0, "regs": hexed(share())},
-            {"cmd": "query"},
-        ]
-        for number, command in enumerate(commands):
+@pytest.mark.parametrize(("command_line", "features"), PROCESSES)
+def test_over_pipes(command_line: list[str], features: list[str]) -> None:
+    with subprocess.Popen(
+        [sys.executable, *command_line], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        answers: list[dict[str, Any]] = []
+
+        def ask(cmd: str, **arguments: Any) -> dict[str, Any]:
             # One request at a time: the answer must come without the next line being there.
-            process.stdin.write(b"some log\n" + (PREFIX + json.dumps({"id": number, **command}) + "\n").encode())
-            process.stdin.flush()
-            answer = json.loads(process.stdout.readline().decode().removeprefix(PREFIX))
-            assert answer["id"] == number
-            assert "ok" in answer
-        assert answer["ok"]["ranges"] == [["0x5000", "0x1", "shared"]]
-        rest, errors = process.communicate((PREFIX + '{"id":9,"cmd":"stop"}\n').encode(), timeout=30)
-    finally:
-        process.kill()
-        process.wait()
+            line = PREFIX + json.dumps({"id": len(answers), "cmd": cmd, **arguments})
+            process.stdin.write(f"some log\n{line}\n".encode())  # type: ignore[union-attr]  # asserted above
+            process.stdin.flush()  # type: ignore[union-attr]  # asserted above
+            answer = json.loads(process.stdout.readline().decode().removeprefix(PREFIX))  # type: ignore[union-attr]  # the same
+            assert answer.pop("id") == len(answers)
+            answers.append(answer)
+            return answer
+
+        try:
+            assert ask("hello", min=1, max=1, runner="t")["ok"]["features"] == features
+            assert ask("configure", **MAP, config={}) == {"ok": {}}
+            assert ask("reset") == {"ok": {}}
+            answer = ask("call", vcpu=0, regs=hexed(share()))
+            if "exits" in features:
+                assert answer["yield"]["exit"]["abi"] == "kvm-exit-hypercall"
+                answer = ask("resume")
+            assert answer == {"ok": {"end": "return", "regs": {"rax": "0x0"}, "mem": []}}
+            assert ask("query")["ok"]["ranges"] == [["0x5000", "0x1", "shared"]]
+            rest, errors = process.communicate((PREFIX + '{"id":9,"cmd":"stop"}\n').encode(), timeout=30)
+        finally:
+            process.kill()
     assert json.loads(rest.decode().removeprefix(PREFIX)) == {"id": 9, "ok": {}}
     assert (process.returncode, errors) == (0, b"")
 

@@ -1,0 +1,32 @@
+"""Every package and every checker link is declared, so that none is missing from a wheel."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TOP = ("abi", "adapters", "backend", "cli", "conformance", "publish", "spec", "traces")
+CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_every_package_is_declared() -> None:
+    declared = set(CONFIG["tool"]["setuptools"]["packages"])
+    code = {f"hvabi.{'.'.join(i.parent.relative_to(ROOT).parts)}" for top in TOP for i in (ROOT / top).rglob("__init__.py")}
+    data = {
+        f"hvabi.{'.'.join(i.parent.relative_to(ROOT).parts)}"
+        for top in TOP
+        for kind in ("*.yaml", "*.json")
+        for i in (ROOT / top).rglob(kind)
+    }
+    assert declared == code | data
+
+
+def test_every_folder_has_its_link_for_type_checkers() -> None:
+    links = {link.name: link for link in (ROOT / "typings" / "hvabi").iterdir()}
+    assert set(links) == set(TOP)
+    assert all(link.resolve() == ROOT / name for name, link in links.items())
+
+
+def test_every_code_folder_ships_types() -> None:
+    assert all((ROOT / top / "py.typed").is_file() for top in TOP)
