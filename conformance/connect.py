@@ -16,6 +16,7 @@ import os
 import shlex
 import socket
 import stat
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -183,6 +184,7 @@ class _Listener:
         self.parallel = True
         self._family, self._address, self._seconds = family, address, seconds
         self._socket: socket.socket | None = None
+        self._lock = threading.Lock()
 
     def _listen(self) -> socket.socket:
         if self._socket is not None:
@@ -202,7 +204,8 @@ class _Listener:
         return listener
 
     def open(self) -> Connection:
-        listener = self._listen()
+        with self._lock:
+            listener = self._listen()
         listener.settimeout(self._seconds)
         try:
             peer, _ = listener.accept()

@@ -52,8 +52,8 @@ def coverage(cases: Iterable[Case], abis: Iterable[str] | None = None) -> tuple[
     """Return every rule of the ABIs (all that are no drafts by default) with the number of its cases."""
     counts: dict[tuple[str, str], list[str]] = {}
     for case in cases:
-        for rule in case.rules:
-            counts.setdefault((case.abi, rule), []).append(case.id)
+        for covered in case.rules:
+            counts.setdefault((case.abi, covered), []).append(case.id)
     rows: list[RuleCoverage] = []
     for name in abis if abis is not None else [abi for abi in abi_ids() if not bundled(abi).draft]:
         for call in bundled(name).calls.values():

@@ -47,7 +47,15 @@ class Verdict(enum.StrEnum):
 
 
 _BAD = frozenset(
-    {Verdict.FAIL, Verdict.TIMEOUT, Verdict.CRASH, Verdict.PROTOCOL, Verdict.NO_PROGRESS, Verdict.ERROR, Verdict.NOT_RUN}
+    {
+        Verdict.FAIL,
+        Verdict.TIMEOUT,
+        Verdict.CRASH,
+        Verdict.PROTOCOL,
+        Verdict.NO_PROGRESS,
+        Verdict.ERROR,
+        Verdict.NOT_RUN,
+    }
 )
 
 

@@ -45,6 +45,7 @@ def run_cases(
     known: KnownFailures | None = None,
     progress: Progress | None = None,
     transcript: str | os.PathLike[str] | None = None,
+    features: Iterable[str] = (),
 ) -> RunResult:
     """Run cases against an implementation and return everything that came out, whatever it did.
 
@@ -61,6 +62,7 @@ def run_cases(
         known: known failures, matched against all `cases`, selected or not.
         progress: called with each result, how many are done and how many there are, from one thread at a time.
         transcript: file for the transcript, or None for none.
+        features: protocol features to ask for besides those that the cases need: ``exits``, ``local-steps``.
 
     Results are in the order of the cases. Raises `UsageError` for arguments that make no run: no case selected, a bad
     connector, a transcript that cannot be written. What the implementation does is never an exception.
@@ -75,7 +77,7 @@ def run_cases(
     recorder = Recorder(transcript, connector=link.name) if transcript is not None else None
     started = time.monotonic()
     try:
-        run = _Run(chosen, link, profile, timeout, recorder, progress)
+        run = _Run(chosen, link, profile, timeout, recorder, progress, frozenset(features))
         run.work(jobs if link.parallel else 1)
     finally:
         link.close()
@@ -148,6 +150,7 @@ class _Run:
         timeout: float,
         recorder: Recorder | None,
         progress: Progress | None,
+        features: frozenset[str],
     ) -> None:
         self.cases = cases
         self.connector = connector
@@ -162,9 +165,7 @@ class _Run:
         self._lock = threading.Lock()
         self._results: dict[int, CaseResult] = {}
         self._reason = ""
-        wanted = frozenset(word for case in cases for word in case.features if word != "inject")
-        # The runner plays the VMM itself where a fault of the VMM is all that a case injects.
-        self._features = wanted
+        self._features = features | {word for case in cases for word in case.features if word != "inject"}
         self._chunks = deque(_chunks(cases))
 
     def work(self, jobs: int) -> None:

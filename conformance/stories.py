@@ -184,6 +184,15 @@ def stories(abi: str | None = None) -> tuple[Story, ...]:
     return tuple(story for each in abi_ids() if abi in (None, each) for story in _bundled(each))
 
 
+def find_story(name: str) -> Story:
+    """Return a bundled story by its id or by the id of one of its cases. Raises `UsageError` ``unknown-story``."""
+    known = {story.id: story for story in stories()}
+    wanted = name.rpartition(".regression.")[2]
+    if wanted not in known:
+        raise UsageError.unknown("story", wanted, known)
+    return known[wanted]
+
+
 @cache
 def left_out() -> tuple[LeftOut, ...]:
     """Return the historic bugs that have no story, with the reason."""
@@ -214,4 +223,13 @@ def regression_cases(
                 yield case
 
 
-__all__ = ["IDS", "left_out", "load_left_out", "load_stories", "regression_cases", "regressions_root", "stories"]
+__all__ = [
+    "IDS",
+    "find_story",
+    "left_out",
+    "load_left_out",
+    "load_stories",
+    "regression_cases",
+    "regressions_root",
+    "stories",
+]

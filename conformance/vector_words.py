@@ -36,7 +36,8 @@ NOTES = {
 
 _COMMON = (
     'Integers are lower-case "0x" strings, bytes are hex. Addresses are in bytes; pages are always 4 KiB. Ranges are '
-    "[gpa, pages, state], facts are [gpa, pages]; what is not listed is private, and every fact is false.",
+    "[gpa, pages, state], facts are [gpa, pages]; what is not listed is private, and every fact is false. No page "
+    "lies at or behind 2^64.",
     "Ids are permanent. `rules` are the rules that a test covers, the first one being what it is about; `rules` at the "
     "top has their texts.",
     "`result` is `valid` where one answer is right and `either` where several are. An implementation must give its "

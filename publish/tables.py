@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hvabi.abi.errors import UsageError
@@ -11,6 +10,7 @@ from hvabi.abi.registry import abi_ids, bundled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from hvabi.abi.specification import Abi
 

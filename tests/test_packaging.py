@@ -12,14 +12,8 @@ CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 def test_every_package_is_declared() -> None:
     declared = set(CONFIG["tool"]["setuptools"]["packages"])
-    code = {f"hvabi.{'.'.join(i.parent.relative_to(ROOT).parts)}" for top in TOP for i in (ROOT / top).rglob("__init__.py")}
-    data = {
-        f"hvabi.{'.'.join(i.parent.relative_to(ROOT).parts)}"
-        for top in TOP
-        for kind in ("*.yaml", "*.json")
-        for i in (ROOT / top).rglob(kind)
-    }
-    assert declared == code | data
+    files = [i for top in TOP for kind in ("__init__.py", "*.yaml", "*.json") for i in (ROOT / top).rglob(kind)]
+    assert declared == {"hvabi." + ".".join(i.parent.relative_to(ROOT).parts) for i in files}
 
 
 def test_every_folder_has_its_link_for_type_checkers() -> None:

@@ -20,7 +20,7 @@ SHOWN = re.findall(r"```\n\$ (hvabi .*?)\n(.*?)\n```", README, flags=re.S)
 @pytest.mark.parametrize(("line", "output"), SHOWN, ids=[line.split()[1] for line, _ in SHOWN])
 def test_the_output_shown_is_what_the_command_prints(line: str, output: str) -> None:
     words = [sys.executable, "-m", "hvabi.cli.main", *shlex.split(line)[1:]]
-    done = subprocess.run(  # noqa: S603  # the words stand in our own README
+    done = subprocess.run(
         words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, env={"COLUMNS": "100", "PATH": ""}
     )
     assert done.returncode == 0, done.stderr
@@ -34,7 +34,7 @@ def test_two_commands_are_shown() -> None:
 def test_the_python_example_runs() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
     names: dict[str, object] = {}
-    exec(code, names)  # noqa: S102  # our own README
+    exec(code, names)
     assert names["wire"].hex() == "000000000000000000e0001f00002000"  # type: ignore[attr-defined]  # a Wire
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from hvabi.abi.codec import MessageCodec
 from hvabi.abi.registry import Spec, load
 from hvabi.abi.values import plain
 from hvabi.adapters.batch import plan
@@ -17,6 +16,8 @@ from hvabi.conformance.oracle import Oracle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from hvabi.abi.codec import MessageCodec
 
 SCRATCH = (0x10, 0x14)
 """Pages where structures in memory lie: below every range that is converted."""
@@ -79,9 +80,7 @@ class Basis:
         """Return the fields of the first request that converts [start, start + pages), None where none can."""
         if self.call.guest is None:
             return None
-        guest = guest_class(self.spec.id)(
-            self.spec, transport=self.transport, config=config or {}, scratch=SCRATCH
-        )
+        guest = guest_class(self.spec.id)(self.spec, transport=self.transport, config=config or {}, scratch=SCRATCH)
         if not guest.can_name(start << 12, pages, PageState(to)):
             return None
         batch = next(plan(guest, start, pages, PageState(to)))
@@ -217,7 +216,7 @@ def vary(question: Question, **changes: Any) -> Question:
     return replace(question, **changes)
 
 
-@lru_cache(maxsize=None)
+@cache
 def basis_of(abi: str, revision: str, transport: str, profile: str) -> Basis:
     """Return the basis, made once."""
     return Basis(load(abi, revision=revision, profile=profile), transport)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hvabi.abi.expr import names, paths, to_text
@@ -57,8 +58,7 @@ def _most_elements(basis: Basis) -> int:
     each = basis.call.convert.each if basis.call.convert else None
     if fields is None or each is None:
         return 1
-    small = [item for item in fields[each]]
-    return len(small)
+    return len(fields[each])
 
 
 def _case(
@@ -123,29 +123,29 @@ def _partial(basis: Basis) -> Iterator[Case]:
     for to in basis.states():
         if basis.request(start, pages, to) is None:
             continue
-        script = {"gpa": start << 12, "pages": pages, "to": to}
+        asked = GuestScript(gpa=start << 12, pages=pages, to=to)
         for stop in (1, 3, 5):
             turn = GuestTurn(inject=Inject(fault="stop-after", arguments={"pages": stop * granule}))
             yield _case(
                 basis, "progress", f"stop-after-{stop}-to-{to}",
-                GuestScript(**script, turns=(turn,), must_believe=((start, start + pages),)),
+                replace(asked, turns=(turn,), must_believe=((start, start + pages),)),
                 rules=[], why="The host stops early once; the guest must go on where the answer says.",
             )  # fmt: skip
         one = GuestTurn(inject=Inject(fault="stop-after", arguments={"pages": granule}))
         yield _case(
             basis, "progress", f"one-at-a-time-to-{to}",
-            GuestScript(**script, turns=(one,), repeat_last=True, must_believe=((start, start + pages),)),
+            replace(asked, turns=(one,), repeat_last=True, must_believe=((start, start + pages),)),
             rules=[], why="The host does one page per call; every answer is progress.",
         )  # fmt: skip
         none = GuestTurn(inject=Inject(fault="stop-after", arguments={"pages": 0}))
         yield _case(
             basis, "progress", f"none-once-to-{to}",
-            GuestScript(**script, turns=(none,), done=None),
+            replace(asked, turns=(none,), done=None),
             rules=[], why="One answer without progress; a guest may try again or give up, but not claim success.",
         )  # fmt: skip
         yield _case(
             basis, "progress", f"none-for-ever-to-{to}",
-            GuestScript(**script, turns=(none,), repeat_last=True, done=False,
+            replace(asked, turns=(none,), repeat_last=True, done=False,
                         must_not_believe=((start, start + pages),)),
             rules=[], why="No answer makes progress: the guest must give up within its bound.",
         )  # fmt: skip
@@ -157,8 +157,8 @@ def _refused(basis: Basis) -> Iterator[Case]:
     for to in basis.states():
         if basis.request(start, pages, to) is None:
             continue
-        script = {"gpa": start << 12, "pages": pages, "to": to}
-        refusals = {}
+        asked = GuestScript(gpa=start << 12, pages=pages, to=to)
+        refusals: dict[tuple[tuple[str, str], ...], str] = {}
         for status, answers in basis.call.outcomes.items():
             if status in ("done", "partial", "retry"):
                 continue
@@ -171,7 +171,7 @@ def _refused(basis: Basis) -> Iterator[Case]:
                 continue
             yield _case(
                 basis, "refused", f"{status}-to-{to}",
-                GuestScript(**script, turns=(turn,), repeat_last=True, done=False,
+                replace(asked, turns=(turn,), repeat_last=True, done=False,
                             must_not_believe=((start, start + pages),)),
                 rules=[], why=f"The host refuses with its answer for `{status}`: nothing is converted.",
             )  # fmt: skip
@@ -181,7 +181,7 @@ def _refused(basis: Basis) -> Iterator[Case]:
             if last.say:
                 yield _case(
                     basis, "refused", f"after-progress-to-{to}",
-                    GuestScript(**script, turns=(turn, last), repeat_last=True, done=False,
+                    replace(asked, turns=(turn, last), repeat_last=True, done=False,
                                 must_not_believe=((start + granule, start + pages),)),
                     rules=[], why="The host stops after a page and then refuses: the rest is not converted.",
                 )  # fmt: skip
@@ -267,5 +267,3 @@ def _lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, GuestTurn]]:
 def basis_safe(text: str) -> bool:
     """Whether an EXPR minus one cannot fall below zero for a script: it is not a plain first index."""
     return text not in ("cur_entry", "0")
-
-

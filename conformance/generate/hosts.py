@@ -1,4 +1,4 @@
-"""Host cases that no single rule gives: conversions that succeed, stops on the way, refusals, bounds, hostile memory."""
+"""Host cases that no single rule gives: conversions that succeed, stops on the way, refusals, bounds, flips."""
 
 from __future__ import annotations
 
@@ -109,15 +109,19 @@ def _reserved(message: Any, question: Question, basis: Basis) -> Iterator[tuple[
                 if part.reserved is not None and part.reserved.receive == "ignore":
                     for bit in sorted({0, part.bits - 1}):
                         item = {**items[0], inner: 1 << bit}
-                        yield f"{name}-{inner}".replace("_", "-"), bit, vary(
-                            question, fields={name: (item, *items[1:])}
+                        yield (
+                            f"{name}-{inner}".replace("_", "-"),
+                            bit,
+                            vary(question, fields={name: (item, *items[1:])}),
                         )
         elif field.word is not None:
             for inner, part in field.word.fields.items():
                 if part.reserved is not None and part.reserved.receive == "ignore":
                     for bit in sorted({0, part.bits - 1}):
-                        yield f"{name}-{inner}".replace("_", "-"), bit, vary(
-                            question, fields={name: {**question.fields[name], inner: 1 << bit}}
+                        yield (
+                            f"{name}-{inner}".replace("_", "-"),
+                            bit,
+                            vary(question, fields={name: {**question.fields[name], inner: 1 << bit}}),
                         )
         elif field.reserved is not None and field.reserved.receive == "ignore":
             for bit in sorted({0, field.bits - 1}):
@@ -171,7 +175,7 @@ def _stopped(basis: Basis, question: Question, inject: Inject, name: str, what: 
 
 
 def fault_cases(basis: Basis) -> Iterator[Case]:
-    """Yield refusals of the host's user space, the bound on ranges, holes in memory, and bytes that change under the host."""
+    """Yield refusals of user space, the bound on ranges, holes in memory, and bytes that change under the host."""
     question = _question(basis, PLACE, 3, basis.states()[0]) if basis.states() else None
     if question is None:
         return
@@ -248,9 +252,7 @@ def _flip_cases(basis: Basis, question: Question) -> Iterator[Case]:
         return
     regs, mem = basis.wire(judged.question)
     codec = basis.codec(question.setup)
-    written = [
-        (start, start + len(data)) for answer in judged.answers for start, data in answer.mem
-    ]
+    written = [(start, start + len(data)) for answer in judged.answers for start, data in answer.mem]
     for name, block in codec.placer.blocks.items():
         if block.at is None or block.space is not None:
             continue
@@ -298,4 +300,3 @@ class _Sent:
             if start <= address and address + size <= start + len(data):
                 return bytes(data[address - start : address - start + size])
         return bytes(size)
-

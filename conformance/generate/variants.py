@@ -173,7 +173,10 @@ def _thresholds(basis: Basis, question: Question, rule: Rule) -> list[tuple[str,
         room = (1 << width) - start
         near("wrap", room)
         for unit in (4096, 1 << 16):
-            found += [(f"last-unit-of-{unit}", (room - 1) // unit * unit), (f"wrap-unit-of-{unit}", room // unit * unit)]
+            found += [
+                (f"last-unit-of-{unit}", (room - 1) // unit * unit),
+                (f"wrap-unit-of-{unit}", room // unit * unit),
+            ]
     bit = number("bit")
     if bit is not None:
         near("half", 1 << bit)

@@ -38,9 +38,7 @@ class Oracle:
 
     """
 
-    def __init__(
-        self, abi: str, revision: str, transport: str, setup: Setup, *, profile: str = SPEC_PROFILE
-    ) -> None:
+    def __init__(self, abi: str, revision: str, transport: str, setup: Setup, *, profile: str = SPEC_PROFILE) -> None:
         self.id = abi
         self.revision = revision
         self.transport_name = transport
@@ -103,11 +101,22 @@ def _same(one: Expected, other: Expected) -> bool:
     """Whether two expectations ask for the same, policies and words aside."""
     return all(
         getattr(one, name) == getattr(other, name)
-        for name in ("end", "regs", "mem", "may_change", "nonzero", "may_change_mem", "fault", "state", "facts", "loose")
+        for name in (
+            "end",
+            "regs",
+            "mem",
+            "may_change",
+            "nonzero",
+            "may_change_mem",
+            "fault",
+            "state",
+            "facts",
+            "loose",
+        )
     )
 
 
-class _End(Exception):  # noqa: N818  # how the brute-force work ends early
+class _End(Exception):  # how the brute-force work ends early
     def __init__(self, status: str, rule: Rule | None = None, answer: Answer | None = None) -> None:
         super().__init__(status)
         self.status = status
@@ -179,8 +188,7 @@ class Request:
         if named or self.regs is None:
             return True
         return all(
-            self.regs.get(register, 0) == value(expr, self.names)
-            for register, expr in self.placement.fixed.items()
+            self.regs.get(register, 0) == value(expr, self.names) for register, expr in self.placement.fixed.items()
         )
 
     def is_readable(self, name: str) -> bool:
@@ -273,9 +281,7 @@ class Request:
                     return self._expected(answer, status, policies)
         raise Undefined(f"{self.abi.id} has no answer for {status}")
 
-    def _expected(
-        self, answer: Answer, status: str, policies: Mapping[str, str], rule: Rule | None = None
-    ) -> Expected:
+    def _expected(self, answer: Answer, status: str, policies: Mapping[str, str], rule: Rule | None = None) -> Expected:
         placed = place_answer(self, answer, self._local())
         return Expected(
             end=answer.end,
@@ -380,7 +386,7 @@ class Request:
     def _budget(self) -> int | None:
         if self.inject is None or self.inject.fault != "stop-after":
             return None
-        return int(self.inject.arguments["pages"])  # type: ignore[arg-type]  # an integer by this fault
+        return int(self.inject.arguments["pages"])
 
     def _convert_one(
         self, start: int, pages: int, to: str | None, budget: int | None, names: Names, item: Any, *, last: bool
@@ -420,7 +426,7 @@ class Request:
     def _event_due(self, chunks: int, chunk: int | None) -> bool:
         if chunk is None or self.inject is None or self.inject.fault != "event-pending":
             return False
-        return chunks >= int(self.inject.arguments["after"])  # type: ignore[arg-type]  # an integer by this fault
+        return chunks >= int(self.inject.arguments["after"])
 
     def _rounded(self, left: int) -> int:
         progress = self.call.progress
@@ -433,7 +439,7 @@ class Request:
 
     def _vmm_error(self, names: Names) -> None:
         vmm = self.call.vmm
-        errno = int(self.inject.arguments["errno"]) if self.inject else 0  # type: ignore[arg-type]  # by this fault
+        errno = int(self.inject.arguments["errno"]) if self.inject else 0
         if vmm is None or not errno:
             return
         self.errno = errno

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class PageSet:
         """Return what is not private, sorted and joined."""
         edges = sorted({edge for start, end, _ in self._laid for edge in (start, end)})
         out: list[tuple[int, int, str]] = []
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in itertools.pairwise(edges):
             state = self.state(start)
             if state == PRIVATE:
                 continue
@@ -59,9 +60,7 @@ class FactSet:
     """Facts that are true of pages, by name."""
 
     def __init__(self, facts: Mapping[str, Pages]) -> None:
-        self._sets = {
-            name: PageSet((start, end, "true") for start, end in ranges) for name, ranges in facts.items()
-        }
+        self._sets = {name: PageSet((start, end, "true") for start, end in ranges) for name, ranges in facts.items()}
 
     def lay(self, name: str, start: int, end: int, truth: bool) -> None:
         """Make a fact true or false on [start, end)."""

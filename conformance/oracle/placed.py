@@ -111,9 +111,7 @@ def _place_marks(request: Request, scope: Scope, sink: WireSink) -> None:
         placer.write(block, value(place.at, request.names) + number * stride, raw, scope, sink)
 
 
-def _loosen(
-    name: str, placer: Placer, scope: Scope, registers: list[str], areas: list[tuple[int, int]]
-) -> None:
+def _loosen(name: str, placer: Placer, scope: Scope, registers: list[str], areas: list[tuple[int, int]]) -> None:
     """Add what a name of ``may-change`` stands for: a response field, a register, a block, a block's field."""
     block_name, _, inner = name.partition(".")
     if name in placer.message.fields:

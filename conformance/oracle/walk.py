@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 STATES = {"private": 0, "shared": 1, "shared_read_only": 2}
 
 
-class Undefined(Exception):  # noqa: N818  # an answer, not an error: the request names something that is not there
+class Undefined(Exception):  # an answer, not an error: the request names something that is not there
     """An expression has no value for this request: an index outside a list, a division by zero."""
 
 
@@ -56,9 +56,7 @@ class Names:
 
     def plus(self, **local: Any) -> Names:
         """Return the same names and some more."""
-        return Names(
-            self.abi, self.transport, self.config, self.define, self.fields, **{**self.local, **local}
-        )
+        return Names(self.abi, self.transport, self.config, self.define, self.fields, **{**self.local, **local})
 
     def of(self, name: str) -> Any:
         """Return what a name means. Raises `Undefined` where nothing has it."""

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PREFIX = "@hvabi "
 MAX_LINE = 1 << 20
@@ -31,11 +34,14 @@ class Script:
     bundled: str | None = None
 
 
-def script(*turns: Turn | list[Turn], bundled: str | None = None) -> Script:
+def script(*turns: Turn | Sequence[Turn], bundled: str | None = None) -> Script:
     """Join single turns and lists of turns."""
     flat: list[Turn] = []
     for turn in turns:
-        flat += turn if isinstance(turn, list) else [turn]
+        if isinstance(turn, list):
+            flat += turn
+        else:
+            flat.append(cast("Turn", turn))
     return Script(turns=tuple(flat), bundled=bundled)
 
 

@@ -1,0 +1,31 @@
+"""Every case that there is: the generated ones, then the regression collection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hvabi.abi.registry import abi_ids, bundled
+from hvabi.conformance.generate import cases
+from hvabi.conformance.stories import regression_cases
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from hvabi.conformance.case import Case
+
+
+def every_case(
+    abis: Iterable[str] = (), *, role: str | None = None, profile: str = "spec", seed: int = 0
+) -> Iterator[Case]:
+    """Yield all cases of some ABIs, or of all that are no drafts, under a profile.
+
+    `abis` are ids, with ``@REVISION`` or without. An ABI that has not the profile has no cases under it. Raises
+    `UsageError` for an ABI or revision that does not exist.
+    """
+    wanted = list(abis) or [abi for abi in abi_ids() if not bundled(abi).draft]
+    for text in wanted:
+        abi, _, revision = text.partition("@")
+        if profile != "spec" and profile not in bundled(abi).profiles:
+            continue
+        yield from cases(abi, revision=revision or None, role=role, profile=profile, seed=seed)
+        yield from regression_cases(abi, revision=revision or None, role=role, profile=profile)
