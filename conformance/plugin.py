@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--hv-timeout", metavar="SECONDS", type=float, default=5.0,
                     help="time for each answer (default: 5)")  # fmt: skip
     group.addoption("--hv-transcript", metavar="FILE",
-                    help="write what goes over the wire; with pytest-xdist, FILE has the worker's name added")  # fmt: skip
+                    help="write what goes over the wire; with pytest-xdist, one file per worker")  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -151,7 +151,7 @@ class CasePlugin:
 
 
 def _stand_in(nodeid: str) -> Case | None:
-    """Return a case with the attributes that a node id tells: the process that gathers reports may have collected none."""
+    """Return a case as far as a node id tells it: the process that gathers reports may have collected none."""
     from hvabi.conformance.case import Case
 
     ident = nodeid.removeprefix("hvabi::")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hvabi.abi.expr import names, paths, to_text
+from hvabi.abi.expr import paths, to_text
 from hvabi.conformance.case import Case, GuestScript, GuestTurn, Inject, Setup
 from hvabi.conformance.generate.basis import PLACE, SCRATCH, Basis
 
@@ -205,18 +205,18 @@ def _lied_to(basis: Basis) -> Iterator[Case]:
         for to in basis.states()[:2]:
             if basis.request(start, pages, to) is None:
                 continue
-            for name, turn in _lies(basis, rule):
+            for name, *turns in _lies(basis, rule):
                 yield _case(
                     basis, rule.id, f"{name}-to-{to}",
                     GuestScript(
-                        gpa=start << 12, pages=pages, to=to, turns=(turn,), repeat_last=True, done=False,
+                        gpa=start << 12, pages=pages, to=to, turns=tuple(turns), repeat_last=True, done=False,
                         must_not_believe=((start + granule, start + pages),),
                     ),
                     rules=[rule.id], level=rule.level, why=f"The answer breaks this rule: {rule.text}",
                 )  # fmt: skip
 
 
-def _lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, GuestTurn]]:
+def _lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, *tuple[GuestTurn, ...]]]:
     """Yield turns whose answer breaks the rule: a served or stopped answer with one field changed."""
     if basis.call.response is None:
         return
@@ -246,10 +246,10 @@ def _lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, GuestTurn]]:
             yield "above", turn(field, f"({text('limit')}) + 1")
         case "at-most":
             # The answer is on the other side of the comparison: a field that must not be too small.
-            for name in names(rule.operands["limit"][0]) | {text("limit").removeprefix("response.")}:
-                if name in fields and basis_safe(of):
-                    yield "below", turn(name, f"({of}) - 1")
-                    return
+            # There must have been progress before, so that there is something to fall behind.
+            name = text("limit").removeprefix("response.")
+            if name in fields and partial:
+                yield "backwards", GuestTurn(inject=stopped), turn(name, f"({of}) - 1")
         case "equals" if field in fields:
             yield "other", turn(field, f"({text('to')}) + 1")
         case "bits-set" if field in fields:
@@ -262,8 +262,3 @@ def _lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, GuestTurn]]:
             yield "half-page", turn(field, f"response.{field} + 0x800")
         case _:
             return
-
-
-def basis_safe(text: str) -> bool:
-    """Whether an EXPR minus one cannot fall below zero for a script: it is not a plain first index."""
-    return text not in ("cur_entry", "0")

@@ -185,9 +185,9 @@ struct hvabi {
 	bool can_exits, can_local_steps; /* shown only to a runner that names them in its hello */
 	void *user;
 	/* Yours to read. */
-	bool exits, local_steps; /* agreed with the runner */
+	bool exits, local_steps; /* agreed with the runner; a hello takes effect with the next configure */
 	/* Not yours. */
-	bool configured, open, stopped;
+	bool next_exits, next_local_steps, configured, open, stopped;
 	enum hvabi_role role;
 	enum hvabi_outcome outcome;
 	char message[HVABI_MAX_MESSAGE];
@@ -839,13 +839,13 @@ static inline bool hvabi_do_hello(struct hvabi *s, const char *command)
 		return hvabi_refuse(s, HVABI_ERROR, "the argument `runner` is missing");
 	if (low > HVABI_PROTOCOL || high < HVABI_PROTOCOL)
 		return hvabi_refuse(s, HVABI_UNSUPPORTED, "this is protocol version %d only", HVABI_PROTOCOL);
-	s->exits = s->can_exits && hvabi_word_in(wanted, "exits");
-	s->local_steps = s->can_local_steps && hvabi_word_in(wanted, "local-steps");
-	if (s->exits)
+	s->next_exits = s->can_exits && hvabi_word_in(wanted, "exits");
+	s->next_local_steps = s->can_local_steps && hvabi_word_in(wanted, "local-steps");
+	if (s->next_exits)
 		features[n++] = "exits";
 	if (s->ops->inject != NULL)
 		features[n++] = "inject";
-	if (s->local_steps)
+	if (s->next_local_steps)
 		features[n++] = "local-steps";
 	hvabi_add_raw(s, ",\"ok\":{\"protocol\":1,\"name\":");
 	hvabi_add_string(s, s->name);
@@ -972,6 +972,8 @@ static inline bool hvabi_do_configure(struct hvabi *s, const char *command)
 	/* From here on a failure leaves nothing configured. */
 	s->configured = s->open = false;
 	s->role = setup.role;
+	s->exits = s->next_exits;
+	s->local_steps = s->next_local_steps;
 	if ((s->ops->setup != NULL && !s->ops->setup(s, &setup)) || !hvabi_read_config(s, config, &setup, true))
 		return false;
 	s->configured = true;

@@ -1,20 +1,22 @@
 """Runs test vectors of hvabi against a host, in plain Python and without hvabi. Copy it and put your host in.
 
-python3 consume.py DIR/kvm-page-enc-status@v12.host.json
+``python3 consume.py DIR/kvm-page-enc-status@v12.host.json``
 """
 
 import json
 import sys
+from pathlib import Path
 
 PRIVATE = "private"
 
 
 def run(path, host):
-    """Run a file's tests. `host(config, ranges, regs, memory, cpl)` returns (end, registers written, bytes written as
-    {address: byte}, ranges after); a range is [first page, end page, state]. Facts are not compared here.
-    Returns (number of tests, failures)."""
-    with open(path, encoding="utf-8") as stream:
-        data = json.load(stream)
+    """Run a file's tests. Return how many there were and the failures. Facts are not compared here.
+
+    `host(config, ranges, regs, memory, cpl)` returns how the call ends, the registers that it wrote, the bytes that it
+    wrote as {address: byte}, and the ranges after it; a range is [first page, end page, state].
+    """
+    data = json.loads(Path(path).read_text(encoding="utf-8"))
     ran, failures, policies = 0, [], {}
     for group in data["groups"]:
         for test in group["tests"]:
@@ -28,6 +30,7 @@ def run(path, host):
 
 
 def run_test(test, config, host, policies):
+    """Run the steps of a test. Return what is wrong, or nothing."""
     for step in test["steps"]:
         if "before" in step:
             ranges, memory = pages(step["before"]["ranges"]), {}
@@ -90,7 +93,7 @@ def paint(ranges, first, end, state):
 
 
 def page_enc_status(config, ranges, regs, memory, cpl):
-    """A host for kvm-page-enc-status v12: the seed's hypercall 12. This is where yours goes."""
+    """Answer as a host of kvm-page-enc-status v12, KVM's old hypercall 12. Your own host goes here."""
     gpa, count = regs["rbx"], regs["rcx"]
     if cpl:
         answer = -1  # EPERM

@@ -6,14 +6,11 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from tests.conformance.exchanges import NOTHING, PREFIX, Script, matches, sent
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LANGUAGES = ("gcc", "clang", "rust")
@@ -43,13 +40,13 @@ def build(language: str, folder: Path, *, bug: str | None = None) -> str:
             "-C",
             "opt-level=1",
             *flags,
-            EXAMPLES / "rust/my_vmm.rs",
+            str(EXAMPLES / "rust/my_vmm.rs"),
             "-o",
-            out,
+            str(out),
         ]
     else:
         flags = [] if bug is None else ["-DBUG_" + bug.upper().replace("-", "_")]
-        command = [tool(language), *C_FLAGS, *flags, EXAMPLES / "c/my_vmm.c", "-o", out]
+        command = [tool(language), *C_FLAGS, *flags, str(EXAMPLES / "c/my_vmm.c"), "-o", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, cwd=folder, check=False)
     assert done.returncode == 0, done.stderr
     assert not done.stderr, f"the compiler warns:\n{done.stderr}"
@@ -72,7 +69,7 @@ def parse(output: bytes) -> list[dict[str, Any]]:
     return [json.loads(line[len(PREFIX) :]) for line in lines]
 
 
-def differences(script: Script, answers: list[dict[str, Any]]) -> list[tuple[int, Mapping[str, Any]]]:
+def differences(script: Script, answers: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
     """Return turn number and answer of every answer that is not the expected one."""
     expected = [(number, turn) for number, turn in enumerate(script.turns) if turn[1] != NOTHING]
     assert len(answers) == len(expected), f"{len(answers)} answers to {len(expected)} commands"

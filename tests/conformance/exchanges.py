@@ -544,6 +544,28 @@ TDX_GUESTS = {
 }
 
 
+WRONG_REGS: tuple[Any, ...] = (
+    {"rax": 12},
+    {"rax": "12"},
+    {"rax": "0xC"},
+    {"rax": "0x"},
+    {"rax": "0X1"},
+    {"rax": "-0x1"},
+    {"rax": "0x10000000000000000"},
+    [],
+)
+WRONG_MEM: tuple[Any, ...] = (
+    [["0x0", "0"]],
+    [["0x0", "AB"]],
+    [["0x0", "0x"]],
+    [["0x0"]],
+    [["0x2", "00"], ["0x0", "00"]],
+    [["0x0", "0000"], ["0x1", "00"]],
+    {},
+    [["0xffffffffffffffff", "0000"]],
+)
+
+
 def raw(text: str) -> bytes:
     return (PREFIX + text + "\n").encode()
 
@@ -691,32 +713,8 @@ PROTOCOL = {
     "wrong-calls": script(
         KVM64,
         ({"cmd": "call", "regs": {}}, ERROR),
-        *(
-            ({"cmd": "call", "vcpu": 0, "regs": regs}, ERROR)
-            for regs in (
-                {"rax": 12},
-                {"rax": "12"},
-                {"rax": "0xC"},
-                {"rax": "0x"},
-                {"rax": "0X1"},
-                {"rax": "-0x1"},
-                {"rax": "0x10000000000000000"},
-                [],
-            )
-        ),
-        *(
-            ({"cmd": "call", "vcpu": 0, "mem": mem}, ERROR)
-            for mem in (
-                [["0x0", "0"]],
-                [["0x0", "AB"]],
-                [["0x0", "0x"]],
-                [["0x0"]],
-                [["0x2", "00"], ["0x0", "00"]],
-                [["0x0", "0000"], ["0x1", "00"]],
-                {},
-                [["0xffffffffffffffff", "0000"]],
-            )
-        ),
+        *(({"cmd": "call", "vcpu": 0, "regs": regs}, ERROR) for regs in WRONG_REGS),
+        *(({"cmd": "call", "vcpu": 0, "mem": mem}, ERROR) for mem in WRONG_MEM),
         ({"cmd": "call", "vcpu": "0x0"}, ERROR),
         ({"cmd": "call", "vcpu": 0, "cpu": {"mode": 64}}, ERROR),
         ({"cmd": "call", "vcpu": 0, "cpu": {"cpl": 4}}, ERROR),

@@ -166,7 +166,7 @@ def test_the_largest_range_takes_no_time(program: str) -> None:
 def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     out = tmp_path / "my-vmm"
     flags = ["-std=c99", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    command = [tool("gcc"), *flags, EXAMPLES / "c/my_vmm.c", "-o", out]
+    command = [tool("gcc"), *flags, str(EXAMPLES / "c/my_vmm.c"), "-o", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode != 0:
         pytest.skip("this compiler has no sanitizers")

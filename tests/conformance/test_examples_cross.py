@@ -103,8 +103,9 @@ def the_refusal_comes_too_late(faults: str, pages: int) -> bool:
 
 def injection(fault: dict[str, int]) -> Injection:
     ((name, value),) = fault.items()
-    words = {"stop-after": "stop_after", "event-pending": "event_after", "vmm-error": "vmm_errno"}
-    return Injection(**{words[name]: value})
+    if name == "stop-after":
+        return Injection(stop_after=value)
+    return Injection(event_after=value) if name == "event-pending" else Injection(vmm_errno=value)
 
 
 def shown(host: Host) -> list[list[str]]:

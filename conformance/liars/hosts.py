@@ -1,0 +1,309 @@
+"""Bugs of a host's engine, each a class to be laid over the bundled host."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hvabi.abi.errors import HvAbiError
+from hvabi.adapters.host import Host, _HostCall
+from hvabi.adapters.work import Work
+from hvabi.backend import Backend, CallMemory, Conversion, ModelError, Outcome, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hvabi.abi.calls import Answer, Rule
+    from hvabi.abi.scope import Scope
+    from hvabi.adapters.host import HostCall
+    from hvabi.adapters.values import HostAnswer, Injection
+
+
+class LyingHost(Host):
+    """A host whose calls are of another class, and whose answers are changed at the end."""
+
+    call_class: ClassVar[type[_HostCall]] = _HostCall
+    backend_class: ClassVar[type[Backend] | None] = None
+    asks: ClassVar[bool] = True
+    bounded: ClassVar[bool] = True
+
+    def __init__(self, *args: Any, backend: Backend, **keywords: Any) -> None:
+        super().__init__(*args, backend=backend, **keywords)
+        if self.backend_class is not None or not self.bounded:
+            # A bound of the right backend is not kept by most bugs of this kind; cases with a bound are few.
+            made = self.backend_class or Backend
+            self.backend = made(layout=backend.layout, facts=self.abi.facts)
+
+    def call(
+        self,
+        regs: Mapping[str, int],
+        *,
+        cpl: int = 0,
+        inject: Injection | None = None,
+        exits: bool = False,
+    ) -> HostCall:
+        """Do the call the wrong way."""
+        from hvabi.adapters.values import Injection
+
+        faults = self.faults(inject or Injection())
+        answer = yield from self.call_class(self, regs, cpl, faults, exits=exits and self.asks).run()
+        return self.changed(answer, regs)
+
+    def faults(self, inject: Injection) -> Injection:
+        """Return the faults that this host takes notice of."""
+        return inject
+
+    def changed(self, answer: HostAnswer, regs: Mapping[str, int]) -> HostAnswer:
+        """Return the answer as this host gives it."""
+        return answer
+
+
+# -- answers --------------------------------------------------------------------------------------------------------
+
+
+def clobbers(register: str) -> type[Host]:
+    """Return a host that changes a register that is no output."""
+
+    class Clobbers(LyingHost):
+        def changed(self, answer: HostAnswer, regs: Mapping[str, int]) -> HostAnswer:
+            """Change the register."""
+            return replace(answer, regs={**answer.regs, register: regs.get(register, 0) ^ 0x5A5A})
+
+    return Clobbers
+
+
+def reads_low_half(register: str) -> type[Host]:
+    """Return a host that looks at the low 32 bits of a register only."""
+
+    class LowHalf(_HostCall):
+        def register(self, name: str) -> int:
+            """Cut it."""
+            value = super().register(name)
+            return value & 0xFFFFFFFF if name == register else value
+
+    class ReadsLowHalf(LyingHost):
+        call_class = LowHalf
+
+    return ReadsLowHalf
+
+
+def writes_low_half(register: str) -> type[Host]:
+    """Return a host that answers the low 32 bits of a register only."""
+
+    class WritesLowHalf(LyingHost):
+        def changed(self, answer: HostAnswer, regs: Mapping[str, int]) -> HostAnswer:
+            """Cut it."""
+            if register not in answer.regs:
+                return answer
+            return replace(answer, regs={**answer.regs, register: answer.regs[register] & 0xFFFFFFFF})
+
+    return WritesLowHalf
+
+
+# -- what changes although the answer says that it did not ------------------------------------------------------------
+
+
+class _ConvertsFirst(_HostCall):
+    """Converts what is asked for and then refuses."""
+
+    element_rules: ClassVar[bool] = False
+
+    def refuse(self, rule: Rule, scope: Scope, work: Work | None = None) -> HostAnswer:
+        """Refuse behind the work."""
+        if (rule.scope != "call") == self.element_rules and rule.check not in ("readable", "selected"):
+            _convert_next(self, work)
+        return super().refuse(rule, scope, work)
+
+
+class _ConvertsElement(_ConvertsFirst):
+    element_rules = True
+
+
+def _convert_next(call: _HostCall, work: Work | None) -> None:
+    """Convert the first page that is not done yet, whatever is wrong with the request."""
+    convert = call.definition.convert
+    if convert is None:
+        return
+    try:
+        at = work or Work(call, convert)
+        if convert.each is None:
+            part = at._part(0, None, call.scope)
+        else:
+            index = at.index if work is not None else at._first()
+            item = call.fields[convert.each][index]
+            part = at._part(index, item, call.scope.with_locals(it=item, index=index))
+        done = at.part_done if convert.each is not None else at.done
+        if part.to is not None and part.pages > done:
+            call.host.backend.convert(Conversion(part.start + done, 1, part.to), absent="allow")
+    except (HvAbiError, ModelError, IndexError):
+        return
+
+
+class ConvertsRefused(LyingHost):
+    """Changes pages although it refuses the call."""
+
+    call_class = _ConvertsFirst
+
+
+class ConvertsRefusedElement(LyingHost):
+    """Changes pages of an element that it refuses."""
+
+    call_class = _ConvertsElement
+
+
+class _DoesMore(_HostCall):
+    statuses: ClassVar[frozenset[Status]] = frozenset({Status.PARTIAL})
+
+    def encode(
+        self,
+        answer: Answer,
+        scope: Scope,
+        *,
+        status: Status,
+        rule: str | None = None,
+        work: Work | None = None,
+    ) -> HostAnswer:
+        """Do one page more than is said."""
+        if work is not None and rule is None and status in self.statuses:
+            _convert_next(self, work)
+        return super().encode(answer, scope, status=status, rule=rule, work=work)
+
+
+class _DoesRefused(_DoesMore):
+    statuses = frozenset(Status) - {Status.DONE, Status.PARTIAL}
+
+
+class DoesMoreThanItSays(LyingHost):
+    """Stops on the way and has done a page more than it says."""
+
+    call_class = _DoesMore
+
+
+class ChangesWhatWasRefused(LyingHost):
+    """Changes a page of the piece that could not be done."""
+
+    call_class = _DoesRefused
+
+
+# -- memory -----------------------------------------------------------------------------------------------------------
+
+
+class _ReadsAgain(_HostCall):
+    def first_broken(self, kind: str, scope: Scope) -> Rule | None:
+        """Judge what was read, and use what is read again."""
+        found = super().first_broken(kind, scope)
+        if kind == "call" and found is None:
+            self.memory = CallMemory(self.host.memory)
+            self.open(self.definition)
+        return found
+
+
+class ReadsTwice(LyingHost):
+    """Judges what it reads first and does what it reads the second time."""
+
+    call_class = _ReadsAgain
+
+
+# -- state ------------------------------------------------------------------------------------------------------------
+
+
+class _ForgetsLast(Backend):
+    def convert(self, conversion: Conversion, **keywords: Any) -> Outcome:
+        """Leave the last page as it is."""
+        if conversion.count < 1:
+            return super().convert(conversion, **keywords)
+        return super().convert(Conversion(conversion.start, conversion.count - 1, conversion.to), **keywords)
+
+
+class _Overruns(Backend):
+    def convert(self, conversion: Conversion, **keywords: Any) -> Outcome:
+        """Change a page behind the range too."""
+        done = super().convert(conversion, **keywords)
+        if done.status is Status.DONE and conversion.count and conversion.end < 1 << 52:
+            super().convert(Conversion(conversion.end, 1, conversion.to), absent="allow")
+        return done
+
+
+class _StartsLate(Backend):
+    def convert(self, conversion: Conversion, **keywords: Any) -> Outcome:
+        """Leave the first page as it is."""
+        if conversion.count < 1:
+            return super().convert(conversion, **keywords)
+        return super().convert(Conversion(conversion.start + 1, conversion.count - 1, conversion.to), **keywords)
+
+
+class _Lazy(Backend):
+    def convert(self, conversion: Conversion, **keywords: Any) -> Outcome:
+        """Do nothing and say that all is done."""
+        return Outcome(Status.DONE, conversion.count, conversion.end)
+
+
+class _TakesHoles(Backend):
+    def convert(self, conversion: Conversion, **keywords: Any) -> Outcome:
+        """Take what is no memory for memory."""
+        return super().convert(conversion, absent="allow")
+
+
+class ForgetsLastPage(LyingHost):
+    """Leaves the last page of every piece as it was."""
+
+    backend_class = _ForgetsLast
+
+
+class OverrunsByOne(LyingHost):
+    """Changes the page behind every piece too."""
+
+    backend_class = _Overruns
+
+
+class StartsOnePageLate(LyingHost):
+    """Leaves the first page of every piece as it was."""
+
+    backend_class = _StartsLate
+
+
+class DoesNothing(LyingHost):
+    """Says that all is done and changes nothing."""
+
+    backend_class = _Lazy
+
+
+class TakesHoles(LyingHost):
+    """Converts pages that are no memory."""
+
+    backend_class = _TakesHoles
+
+
+class IgnoresBound(LyingHost):
+    """Keeps more ranges than it was allowed."""
+
+    bounded = False
+
+
+# -- faults -----------------------------------------------------------------------------------------------------------
+
+
+class IgnoresVmm(LyingHost):
+    """Does what its user space has refused."""
+
+    asks = False
+
+    def faults(self, inject: Injection) -> Injection:
+        """Hear no refusal."""
+        return replace(inject, vmm_errno=None)
+
+
+class IgnoresEvents(LyingHost):
+    """Does not look for pending interrupts."""
+
+    def faults(self, inject: Injection) -> Injection:
+        """See no event."""
+        return replace(inject, event_after=None)
+
+
+class EventOneChunkLate(LyingHost):
+    """Looks for pending interrupts one chunk too late."""
+
+    def faults(self, inject: Injection) -> Injection:
+        """See the event late."""
+        return inject if inject.event_after is None else replace(inject, event_after=inject.event_after + 1)
