@@ -125,7 +125,7 @@ class ThreadConnection(DirectConnection):
             try:
                 answer = self._out.get(timeout=seconds)
             except queue.Empty:
-                raise PeerTimeout(f"no answer in {seconds:g} s", seconds=seconds) from None
+                raise PeerTimeout("no answer", seconds=seconds) from None
             self._waiting -= 1
             if isinstance(answer, BaseException):
                 self._crash(answer)

@@ -26,7 +26,7 @@ _IN = select.POLLIN | select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
 class PeerTimeout(HvAbiError):
-    """The peer did not answer, or did not take a line, in time."""
+    """The peer did not answer, or did not take a line, in `fields["seconds"]`; 0 where none could come any more."""
 
     code = "timeout"
 
@@ -219,7 +219,7 @@ class StreamConnection:
             poll.register(self._write, select.POLLOUT)
             poll.poll(20)
             if time.monotonic() >= deadline:
-                raise PeerTimeout(f"{self.name} did not take a line in {seconds:g} s", seconds=seconds)
+                raise PeerTimeout("the line was not taken", seconds=seconds)
 
     def receive(self, seconds: float) -> str | None:
         """Return the next protocol line."""
@@ -231,7 +231,7 @@ class StreamConnection:
                 raise self._lost()
             left = deadline - time.monotonic()
             if left <= 0:
-                raise PeerTimeout(f"no answer in {seconds:g} s", seconds=seconds)
+                raise PeerTimeout("no answer", seconds=seconds)
             self._wait(left)
         line = self._queue.popleft()
         if line is None:

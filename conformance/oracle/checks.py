@@ -11,7 +11,7 @@ from hvabi.conformance.oracle.walk import Undefined, value
 if TYPE_CHECKING:
     from hvabi.abi.calls import Rule
     from hvabi.abi.model import Enum
-    from hvabi.conformance.oracle.answers import Request
+    from hvabi.conformance.oracle.asked import Asked as Request
 
 LAST_PAGE = 1 << 52
 

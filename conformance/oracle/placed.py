@@ -17,7 +17,7 @@ from hvabi.conformance.oracle.walk import Names, value
 if TYPE_CHECKING:
     from hvabi.abi.calls import Answer
     from hvabi.conformance.case import Memory
-    from hvabi.conformance.oracle.answers import Request
+    from hvabi.conformance.oracle.work import Working as Request
 
 
 @dataclass(slots=True)

@@ -1,0 +1,123 @@
+"""One request under one set of policies: its names, and which rules it breaks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hvabi.abi.model import RegisterPlace
+from hvabi.abi.specification import SPEC_PROFILE
+from hvabi.conformance.oracle.checks import holds
+from hvabi.conformance.oracle.pages import FactSet, PageSet, inside
+from hvabi.conformance.oracle.walk import Names, Undefined, value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from hvabi.abi.calls import Call, Rule
+    from hvabi.abi.model import Transport
+    from hvabi.abi.specification import Abi
+    from hvabi.conformance.case import Inject, Pages, Ranges, Setup
+
+PAGE = 4096
+
+
+class Asked:
+    """One request under one set of policies."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        transport: str,
+        abi: Abi,
+        call: str | None,
+        fields: Mapping[str, Any],
+        cpl: int,
+        inject: Inject | None,
+        before: Ranges,
+        facts: Mapping[str, Pages],
+        regs: Mapping[str, int] | None,
+    ) -> None:
+        self.setup = setup
+        self.abi = abi
+        self.transport: Transport = abi.transports[transport]
+        self.call: Call = abi.calls[call] if call else next(iter(abi.calls.values()))
+        self.message = abi.messages[self.call.request]
+        self.placement = self.transport.placements[self.call.request]
+        self.memory = setup.memory
+        self.inject = inject
+        self.regs = regs
+        self.pages = PageSet(before)
+        self.facts = FactSet(facts)
+        convert = self.call.convert
+        self.each = convert.each if convert else self.call.query.each if self.call.query else None
+        config = {key.name: key.default for key in abi.config.values()}
+        if abi.profile != SPEC_PROFILE:
+            config.update(abi.profiles[abi.profile].config)
+        config.update(setup.config)
+        self.config = config
+        self.names = Names(
+            abi,
+            self.transport,
+            config,
+            {name: item.expr for name, item in self.call.define.items()},
+            dict(fields),
+            cpl=cpl if self.transport.shows_cpl else 0,
+            enabled=int(setup.enabled),
+        )
+        self.done = 0
+        self.part = 0
+        self.index = 0
+        self.errno = 0
+        self.to: str | None = None
+        self.marks: list[tuple[int, dict[str, int]]] = []
+
+    # -- what rules ask -----------------------------------------------------------------------------------------
+
+    def is_selected(self, named: set[str]) -> bool:
+        """Whether the constants (those named, or all that lie in registers) and fixed registers match."""
+        for name, field in self.message.fields.items():
+            if field.const is None or (named and name not in named):
+                continue
+            place = self.placement.place.get(name, (None,))[0]
+            if place is None or not (named or isinstance(place, RegisterPlace)):
+                continue
+            if self.names.fields[name] != value(field.const, self.names):
+                return False
+        if named or self.regs is None:
+            return True
+        return all(
+            self.regs.get(register, 0) == value(expr, self.names) for register, expr in self.placement.fixed.items()
+        )
+
+    def is_readable(self, name: str) -> bool:
+        """Whether every byte of a block is memory."""
+        block = self.placement.blocks.get(name)
+        if block is None or block.at is None or block.space is not None:
+            return True
+        start, size = value(block.at, self.names), max(value(block.size, self.names), 0)
+        if start < 0 or start + size > 1 << 64 or size > 1 << 20:
+            return False
+        return inside(self.memory, start // PAGE, -(-(start + size) // PAGE) if size else start // PAGE)
+
+    def _rules(self, scope: str) -> Iterator[Rule]:
+        for rule in self.call.rules:
+            if rule.binds != "host" or rule.on != "request" or (rule.scope == "call") != (scope == "call"):
+                continue
+            if rule.level == "observed" and self.abi.profile == SPEC_PROFILE:
+                continue
+            if rule.guard.transports is None or self.transport.name in rule.guard.transports:
+                yield rule
+
+    def _breaks(self, rule: Rule, names: Names) -> bool:
+        kept = self.names
+        self.names = names
+        try:
+            return not holds(rule, self)
+        except Undefined:
+            return False
+        finally:
+            self.names = kept
+
+    def broken(self) -> list[str]:
+        """Return the ids of all rules of the whole call that the request breaks, in the order of the specification."""
+        return [rule.id for rule in self._rules("call") if self._breaks(rule, self.names)]
