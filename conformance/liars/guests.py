@@ -220,10 +220,12 @@ class _TakesBuffer(Batch):
     """Goes on with the host's buffer as it is."""
 
     def _same_buffer(self, answer: _Answer, progress: Progress, value: Any) -> dict[str, Any]:
+        place_of = self.guest.response.placer.place_of
+        here = getattr(place_of(self.each or ""), "block", None)
         return {
             name: answer.fields[name]
             for name in answer.fields.names
-            if name in value._fields and name not in ("exit_info1", "exit_info2")
+            if name in value._fields and getattr(place_of(name), "block", None) == here
         }
 
 

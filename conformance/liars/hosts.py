@@ -30,9 +30,9 @@ class LyingHost(Host):
     def __init__(self, *args: Any, backend: Backend, **keywords: Any) -> None:
         super().__init__(*args, backend=backend, **keywords)
         if self.backend_class is not None or not self.bounded:
-            # A bound of the right backend is not kept by most bugs of this kind; cases with a bound are few.
             made = self.backend_class or Backend
-            self.backend = made(layout=backend.layout, facts=self.abi.facts)
+            bound = backend._max_ranges if self.bounded else None
+            self.backend = made(layout=backend.layout, max_ranges=bound, facts=self.abi.facts)
 
     def call(
         self,
@@ -210,16 +210,16 @@ class ReadsTwice(LyingHost):
 class _ForgetsLast(Backend):
     def convert(self, conversion: Conversion, **keywords: Any) -> Outcome:
         """Leave the last page as it is."""
-        if conversion.count < 1:
+        if conversion.page_count < 1:
             return super().convert(conversion, **keywords)
-        return super().convert(Conversion(conversion.start, conversion.count - 1, conversion.to), **keywords)
+        return super().convert(Conversion(conversion.start, conversion.page_count - 1, conversion.to), **keywords)
 
 
 class _Overruns(Backend):
     def convert(self, conversion: Conversion, **keywords: Any) -> Outcome:
         """Change a page behind the range too."""
         done = super().convert(conversion, **keywords)
-        if done.status is Status.DONE and conversion.count and conversion.end < 1 << 52:
+        if done.status is Status.DONE and conversion.page_count and conversion.end < 1 << 52:
             super().convert(Conversion(conversion.end, 1, conversion.to), absent="allow")
         return done
 
@@ -227,15 +227,15 @@ class _Overruns(Backend):
 class _StartsLate(Backend):
     def convert(self, conversion: Conversion, **keywords: Any) -> Outcome:
         """Leave the first page as it is."""
-        if conversion.count < 1:
+        if conversion.page_count < 1:
             return super().convert(conversion, **keywords)
-        return super().convert(Conversion(conversion.start + 1, conversion.count - 1, conversion.to), **keywords)
+        return super().convert(Conversion(conversion.start + 1, conversion.page_count - 1, conversion.to), **keywords)
 
 
 class _Lazy(Backend):
     def convert(self, conversion: Conversion, **keywords: Any) -> Outcome:
         """Do nothing and say that all is done."""
-        return Outcome(Status.DONE, conversion.count, conversion.end)
+        return Outcome(Status.DONE, conversion.page_count, conversion.end)
 
 
 class _TakesHoles(Backend):

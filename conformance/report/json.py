@@ -28,7 +28,7 @@ _QUIET = frozenset({Verdict.PASS, Verdict.PASS_UNSEEN, Verdict.SKIP})
 
 def render(run: RunResult, *, times: bool = False) -> str:
     """Return the report as JSON text, keys in a fixed order; with `times` it has seconds."""
-    return json.dumps(data(run, times=times), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(_clean(data(run, times=times)), indent=1, ensure_ascii=False) + "\n"
 
 
 def data(run: RunResult, *, times: bool = False) -> dict[str, Any]:
@@ -36,14 +36,14 @@ def data(run: RunResult, *, times: bool = False) -> dict[str, Any]:
     out: dict[str, Any] = {
         "format": FORMAT,
         "generator": {"name": "hvabi", "version": release()},
-        "peer": json_text(run.peer),
-        "connector": json_text(run.connector),
+        "peer": run.peer,
+        "connector": run.connector,
         "profile": run.profile,
         "seed": run.seed,
         "verdict": verdict_word(run).lower().replace(" ", "-"),
         "good": run.good,
         "complete": run.complete,
-        "problems": [json_text(problem) for problem in run.problems],
+        "problems": list(run.problems),
         "counts": {verdict.value: run.count(verdict) for verdict in Verdict},
         "columns": totals(run.results),
         "groups": [
@@ -64,6 +64,15 @@ def data(run: RunResult, *, times: bool = False) -> dict[str, Any]:
     return out
 
 
+def _clean(value: Any) -> Any:
+    """Return data in which no string has a lone surrogate: strict readers refuse these."""
+    if isinstance(value, str):
+        return json_text(value)
+    if isinstance(value, dict):
+        return {json_text(name): _clean(item) for name, item in value.items()}
+    return [_clean(item) for item in value] if isinstance(value, list) else value
+
+
 def _result(result: CaseResult, *, times: bool) -> dict[str, Any]:
     case = result.case
     out: dict[str, Any] = {
@@ -78,7 +87,7 @@ def _result(result: CaseResult, *, times: bool) -> dict[str, Any]:
         "profile": case.profile,
         "verdict": result.verdict.value,
         "known": result.known,
-        "message": json_text(result.message),
+        "message": result.message,
         "policies": dict(sorted(result.policies.items())),
     }
     if times:
@@ -95,21 +104,21 @@ def _result(result: CaseResult, *, times: bool) -> dict[str, Any]:
         "exchanged": [
             {
                 "sent": {"regs": _regs(item.sent_regs), "mem": _mem(item.sent_mem)},
-                "got": {"end": json_text(item.got_end), "regs": _regs(item.got_regs), "mem": _mem(item.got_mem)},
+                "got": {"end": item.got_end, "regs": _regs(item.got_regs), "mem": _mem(item.got_mem)},
             }
             for item in result.exchanged
         ],
-        "log": json_text(result.log[-LOG_CHARACTERS:]),
-        "stderr": json_text(result.stderr[-LOG_CHARACTERS:]),
-        "reproduce": json_text(result.reproduce),
+        "log": result.log[-LOG_CHARACTERS:],
+        "stderr": result.stderr[-LOG_CHARACTERS:],
+        "reproduce": result.reproduce,
     }
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
     return {
-        "what": json_text(finding.what),
-        "expected": json_text(finding.expected),
-        "found": json_text(finding.found),
+        "what": finding.what,
+        "expected": finding.expected,
+        "found": finding.found,
         "step": finding.step,
         "rule": finding.rule,
         "bits": list(finding.bits) if finding.bits is not None else None,

@@ -114,10 +114,11 @@ def _table(run: RunResult, width: int) -> Iterator[Line]:
     found = groups(run)
     label = max([len("in all"), *(len(f"  {group.role:<5} {group.transport}") for group in found)])
     titles = [TITLES[name] if name != "unseen" else "unseen" for name in shown]
-    widths = [max(len(title), 5) for title in titles]
+    widths = [max(len(title), 4) for title in titles]
+    gap = "  " if label + sum(widths) + 2 * len(widths) <= width else " "
 
     def row(head: str, numbers: list[str]) -> str:
-        cells = "".join(f"  {number:>{size}}" for number, size in zip(numbers, widths, strict=True))
+        cells = "".join(f"{gap}{number:>{size}}" for number, size in zip(numbers, widths, strict=True))
         return f"{cut(head, label):<{label}}{cells}".rstrip()
 
     yield row("", titles), "dim"

@@ -323,7 +323,7 @@ TDX_HOST = {
         TDX48,
         (call({"rax": 0, "rcx": 0x3C00, "r10": 12, "r11": 0x1F018000, "r12": 1, "r13": 0}), returns(r10=0)),
         shared((0x1F018000, 1)),
-        bundled="R10 other than 0 is not told apart: only R11 selects the call",
+        bundled="it serves tdx-map-gpa alone and knows no KVM hypercall number: -1000",
     ),
     "tdx-event-after-a-chunk-then-the-rest": script(
         TDX48,
@@ -473,7 +473,6 @@ TDX_GUESTS = {
         (resume(r10=RETRY, r11=S48 | A), asks_tdx(S48 | A, 4 * PAGE)),
         (resume(r10=RETRY, r11=S48 | A), asks_tdx(S48 | A, 4 * PAGE)),
         (resume(r10=RETRY, r11=S48 | A), ends(False)),
-        bundled="it gives up at the fourth; Linux and EDK2 (max_retries 3) at the third",
     ),
     "tdx-guest-counts-again-after-progress": script(
         TDX_GUEST,

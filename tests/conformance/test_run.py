@@ -29,6 +29,9 @@ BAD_CASE = 2
 COUNT = 4
 
 
+OFFER: dict[str, Any] = {"revisions": ["ghci-1.5"], "transports": ["tdcall"], "roles": ["host"]}
+
+
 def verdicts(run: RunResult) -> list[str]:
     return [result.verdict.value for result in run.results]
 
@@ -95,7 +98,9 @@ def test_misbehaviour_costs_its_own_case_only(tmp_path: Path, body: str, verdict
 
 
 def test_noise_and_stderr_stay_with_their_case(tmp_path: Path) -> None:
-    body = toy("print('[ 0.1] printk'); print('panic: no reason', file=sys.stderr, flush=True); os._exit(1)")
+    body = toy(
+        "print('[ 0.1] printk', flush=True); print('panic: no reason', file=sys.stderr, flush=True); os._exit(1)"
+    )
     run = run_cases(host_cases(COUNT), write_peer(tmp_path, body))
     assert "[ 0.1] printk" in run.results[BAD_CASE].log
     assert "panic: no reason" in run.results[BAD_CASE].stderr
@@ -115,18 +120,24 @@ for _ in range(1024): os.write(1, block)
     assert len(run.results[BAD_CASE].log) <= 64 * 1024 + 100
 
 
+# Three sleepers: two that left the session, of which one ignores SIGTERM, both with an empty environment; one plain child.
 ORPHANS = """
+sleeper = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(100)", MARK]
+def line(p):
+    try:
+        return open(f"/proc/{p}/cmdline").read()
+    except OSError:
+        return ""
 for stubborn in (False, True):
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
             if stubborn:
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", "import time; time.sleep(100)", MARK], {})
+            os.execve(sleeper[0], sleeper, {})
         os._exit(0)
-subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(100)", MARK])
-while sum(open(f"/proc/{p}/cmdline").read().count("time.sleep") for p in filter(str.isdigit, os.listdir("/proc"))
-          if os.path.exists(f"/proc/{p}") and MARK in _line(p)) < 3:
+subprocess.Popen(sleeper)
+while sum('time.sleep' in line(p) and MARK in line(p) for p in os.listdir('/proc') if p.isdigit()) < 3:
     time.sleep(0.01)
 """
 
@@ -136,22 +147,9 @@ while sum(open(f"/proc/{p}/cmdline").read().count("time.sleep") for p in filter(
                          ids=["good", "hangs", "exits", "killed"])  # fmt: skip
 def test_no_child_survives(tmp_path: Path, end: str) -> None:
     mark = uuid.uuid4().hex
-    waiting = """
-def _line(p):
-    try:
-        return open(f"/proc/{p}/cmdline").read()
-    except OSError:
-        return ""
-"""
-    spawn = ORPHANS.replace(
-        ORPHANS[ORPHANS.index("while sum") :],
-        "while sum('time.sleep' in _line(p) and MARK in _line(p) for p in os.listdir('/proc') if p.isdigit()) < 3:\n"
-        "    time.sleep(0.01)\n",
-    )
-    connector = write_peer(tmp_path, toy(waiting + spawn + end), mark=mark)
+    connector = write_peer(tmp_path, toy(ORPHANS + end), mark=mark)
     run = run_cases(host_cases(BAD_CASE + 1), connector, timeout=3)
-    assert run.results[BAD_CASE].verdict is {
-        "pass": V.PASS, "time.sleep(60)": V.TIMEOUT}.get(end, V.CRASH)  # fmt: skip
+    assert run.results[BAD_CASE].verdict is {"pass": V.PASS, "time.sleep(60)": V.TIMEOUT}.get(end, V.CRASH)
     assert processes_with(mark) == []
 
 
@@ -195,9 +193,9 @@ def test_one_that_does_not_start(monkeypatch: pytest.MonkeyPatch, connector: str
         ({"abis": []}, "not-run", "abis is an object"),
         ({"abis": {"tdx-map-gpa": {}}}, "not-run", "`roles` is missing"),
         ({"abis": {}}, "skip", "it has no tdx-map-gpa"),
-        ({"abis": {"tdx-map-gpa": {"revisions": ["ghci-1.5"], "transports": ["tdcall"], "roles": ["guest"]}}}, "skip", "no host role"),
-        ({"abis": {"tdx-map-gpa": {"revisions": ["old"], "transports": ["tdcall"], "roles": ["host"]}}}, "skip", "no revision"),
-        ({"abis": {"tdx-map-gpa": {"revisions": ["ghci-1.5"], "transports": [], "roles": ["host"]}}}, "skip", "no transport"),
+        ({"abis": {"tdx-map-gpa": {**OFFER, "roles": ["guest"]}}}, "skip", "no host role"),
+        ({"abis": {"tdx-map-gpa": {**OFFER, "revisions": ["old"]}}}, "skip", "no revision"),
+        ({"abis": {"tdx-map-gpa": {**OFFER, "transports": []}}}, "skip", "no transport"),
     ],
     ids=["version", "name", "abis", "offer", "no-abi", "no-role", "no-revision", "no-transport"],
 )  # fmt: skip
@@ -209,7 +207,8 @@ def test_hello(tmp_path: Path, hello: dict[str, Any], verdict: str, text: str) -
 
 @pytest.mark.parametrize("jobs", [2, 5])
 def test_the_same_results_for_any_number_of_jobs(tmp_path: Path, jobs: int) -> None:
-    body = "if number % 7 == 3: os._exit(1)\nif number % 5 == 1: say(id=ident, ok={'end': 'fault', 'fault': 'gp'}); return True"
+    fault = "say(id=ident, ok={'end': 'fault', 'fault': 'gp'}); return True"
+    body = f"if number % 7 == 3: os._exit(1)\nif number % 5 == 1: {fault}"
     connector = write_peer(tmp_path, body)
     # Chunks are of 64 cases: more than two of them.
     many = [host_case(n) for n in range(150)]

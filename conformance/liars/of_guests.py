@@ -1,0 +1,203 @@
+"""Guest liars made from a specification."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from hvabi.abi.expr import Attr, Int, Name, Truth, names, paths
+from hvabi.conformance.liars import guests, model
+from hvabi.conformance.liars.exprs import either, moved, parse, rewrite, scaled
+from hvabi.conformance.liars.liar import Planted
+from hvabi.conformance.liars.of_hosts import Made
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hvabi.abi.calls import Call, Progress, Rule
+    from hvabi.abi.expr import Expr
+    from hvabi.abi.model import Message, Transport
+    from hvabi.abi.specification import Abi
+    from hvabi.adapters.guest import Guest
+
+_FOR_EVER = Int(1 << 40)
+
+
+class GuestLies:
+    """Makes the guest liars of one resolved ABI on one transport."""
+
+    def __init__(self, abi: Abi, transport: str) -> None:
+        self.abi = abi
+        self.transport: Transport = abi.transports[transport]
+        self.call: Call = model.convert_call(abi)
+        self.request: Message = abi.messages[self.call.request]
+
+    def all(self) -> Iterator[Made]:
+        """Yield every liar."""
+        yield from self.requests()
+        yield from self.beliefs()
+        yield from self.rules_skipped()
+        yield from self.progress()
+
+    def requests(self) -> Iterator[Made]:
+        """Yield guests that ask for the wrong thing."""
+        guest = self.call.guest
+        assert guest is not None  # liars are made of ABIs with a guest
+        if len(guest.states) > 1:
+            yield _engine("request", "polarity", guests.OtherState, "It asks for the other state.")
+        yield _engine("request", "one-page-more", guests.OnePageMore, "It asks for the page behind the range too.")
+        yield _engine("request", "one-page-less", guests.OnePageLess, "It forgets the last page and believes it done.")
+        yield _engine("request", "no-call", guests.NeverCalls, "It makes no call and believes that all is done.")
+        yield _engine("request", "switched-off", guests.CallsWhereSwitchedOff, "It makes the call where it is not offered.", "none")
+        yield _engine("request", "unaligned", guests.RoundsUnaligned, "It rounds an unaligned address down.", "none")
+        yield _engine("request", "nothing", guests.CallsForNothing, "It takes an empty range for one page.", "none")
+        if guest.max_elements is not None:
+            yield _engine("request", "full-batches-only", guests.FullBatchesOnly, "It makes the call only once the list is full.")
+        most = guest.max_pages
+        if guest.max_elements is not None or isinstance(most, Int):
+            yield _engine("request", "last-batch-forgotten", guests.ForgetsLastBatch, "It forgets the last, short request.")
+        for path in _sent_reserved(self.request, self.call.convert.each if self.call.convert else None):
+            yield Made(
+                kind="request", name=f"reserved-{path}", what=f"It sends a bit in {path}, which is reserved.",
+                planted=Planted(guest=guests.sends(path)),
+            )  # fmt: skip
+        for path, expr in guest.request.items():
+            for name in sorted(names(expr) & {"start"}):
+                wrong = rewrite(expr, lambda node, name=name: moved(node, 4096) if isinstance(node, Name) and node.name == name else None)  # type: ignore[misc]  # bound per loop
+                yield self._sent(f"{path}-one-page-on", f"Its {path} is one page too far.", path, wrong)
+        for path, expr in guest.element.items():
+            if "start" in names(expr):
+                wrong = rewrite(expr, lambda node: moved(node, 4096) if isinstance(node, Name) and node.name == "start" else None)
+                yield Made(
+                    kind="request", name=f"element-{path}-one-page-on", what=f"{path} of its elements is one page too far.",
+                    planted=Planted(spec=partial(_with_guest, element={**guest.element, path: wrong})),
+                )  # fmt: skip
+
+    def _sent(self, name: str, what: str, path: str, expr: Expr) -> Made:
+        guest = self.call.guest
+        assert guest is not None  # as above
+        return Made(kind="request", name=name, what=what, planted=Planted(spec=partial(_with_guest, request={**guest.request, path: expr})))
+
+    def beliefs(self) -> Iterator[Made]:
+        """Yield guests that draw the wrong conclusion from an answer."""
+        yield _engine("belief", "all-after-failure", guests.BelievesAll, "It believes everything done after a failure.", "refused", "none-for-ever")
+        yield _engine("belief", "done-after-failure", guests.SaysDone, "It calls a failure a success.", "refused", "none-for-ever")
+        yield _engine("belief", "answer-ignored", guests.IgnoresAnswers, "It does not look at the answer.", "refused")
+        if self.call.guest is not None and self.call.guest.steps_after:
+            yield _engine(
+                "belief", "tail-accepted", guests.AcceptsTail, "It does its local half for the last piece only.", "progress",
+                equivalent=None if self.call.progress is not None else "one call does the whole range, so the last piece is the whole",
+            )  # fmt: skip
+
+    def rules_skipped(self) -> Iterator[Made]:
+        """Yield a guest per rule of the answer that it does not look at."""
+        progress = self.call.progress
+        for rule in self.call.rules:
+            if rule.binds != "guest" or rule.on != "response" or rule.level not in ("must", "should"):
+                continue
+            if not rule.guard.serves(self.transport.name):
+                continue
+            lenient = progress is not None and _about_progress(rule, progress)
+            yield Made(
+                kind="rule-skipped",
+                name=rule.id,
+                what=f"It does not look at {rule.id}: {rule.text}",
+                planted=Planted(
+                    spec=partial(model.without_rule, rule_id=rule.id),
+                    # What the guest's own account of progress would catch anyway, it must not catch here.
+                    guest=guests.Lenient if lenient else None,
+                ),
+                hints=(rule.id,),
+            )
+
+    def progress(self) -> Iterator[Made]:
+        """Yield guests that go on wrongly."""
+        progress = self.call.progress
+        if progress is None:
+            return
+        yield self._other("partial-is-done", "It takes an answer that asks to go on for success.",
+                          lambda p: replace(p, done_when=either(p.done_when, p.again_when)))  # fmt: skip
+        yield self._other("partial-is-failure", "It gives up on an answer that asks to go on.",
+                          lambda p: replace(p, again_when=Truth(False)))  # fmt: skip
+        yield self._other("loops", "It goes on for ever without progress.",
+                          lambda p: replace(p, stalls=1 << 40, bound=_FOR_EVER), "none-for-ever")  # fmt: skip
+        if progress.counts_when is not None:
+            yield self._other("failed-counts-nothing", "After an error it forgets what was done before it.",
+                              lambda p: replace(p, counts_when=None), "refused")  # fmt: skip
+        if progress.next:
+            yield self._other("restarts", "It sends the same request again after a part was done.",
+                              lambda p: replace(p, next={}))  # fmt: skip
+            for sign, word in ((1, "late"), (-1, "early")):
+                changed = _off(progress, sign, self._answered())
+                if changed is not None:
+                    yield self._other(f"resumes-one-{word}", f"It goes on one {progress.unit if progress.unit != 'byte' else 'page'} too {word}.",
+                                      partial(_with_next, changed=changed))  # fmt: skip
+        if progress.resume == "same-buffer":
+            yield _engine("progress", "resumes-one-late", guests.OneElementLate, "It goes on one element too late.", "progress")
+            yield _engine("progress", "resumes-one-early", guests.OneElementEarly, "It goes on one element too early.", "progress")
+            yield _engine("progress", "buffer-taken-over", guests.TakesBuffer, "It goes on with all that the host wrote into its buffer.", "lie")
+        yield _engine("progress", "backwards-accepted", guests.Forgetful, "It takes progress that goes backwards.", "progress")
+
+    def _answered(self) -> set[str]:
+        if self.call.response is None:
+            return set()
+        return set(self.abi.messages[self.call.response].fields)
+
+    def _other(self, name: str, what: str, change: Callable[[Progress], Progress], *hints: str) -> Made:
+        return Made(kind="progress", name=name, what=what, hints=hints or ("progress",),
+                    planted=Planted(spec=partial(model.with_progress, change=change)))  # fmt: skip
+
+
+def _engine(kind: str, name: str, bug: type[Guest], what: str, *hints: str, equivalent: str | None = None) -> Made:
+    return Made(kind=kind, name=name, what=what, planted=Planted(guest=bug), hints=hints or ("done",), equivalent=equivalent)
+
+
+def _with_guest(abi: Abi, **changes: object) -> Abi:
+    call = model.convert_call(abi)
+    assert call.guest is not None  # the caller has looked
+    return model.with_call(abi, replace(call, guest=replace(call.guest, **changes)))  # type: ignore[arg-type]  # fields of Guest
+
+
+def _with_next(progress: Progress, changed: dict[str, Expr]) -> Progress:
+    return replace(progress, next=changed)
+
+
+def _off(progress: Progress, sign: int, answered: set[str]) -> dict[str, Expr] | None:
+    """Return the following request with every number that the answer gave one unit off."""
+    unit: Expr = Int(4096) if progress.unit == "byte" else Int(1)
+    if progress.unit == "granule" and progress.granule is not None:
+        unit = progress.granule
+    read = names(progress.completed)
+
+    def change(node: Expr) -> Expr | None:
+        match node:
+            case Name(name) if name in answered and name in read:
+                return scaled(node, unit, sign)
+            case Attr(Name(base), _) if (base in answered and base in read) or base == "response":
+                return scaled(node, unit, sign)
+            case _:
+                return None
+
+    changed = {name: rewrite(expr, change) for name, expr in progress.next.items()}
+    return changed if changed != dict(progress.next) else None
+
+
+def _about_progress(rule: Rule, progress: Progress) -> bool:
+    """Whether a rule looks at what the guest's account of progress looks at too."""
+    counted = {path.removeprefix("response.") for path in paths(progress.completed)}
+    looked = {path.removeprefix("response.") for exprs in rule.operands.values() for expr in exprs for path in paths(expr)}
+    return bool(counted & looked)
+
+
+def _sent_reserved(message: Message, each: str | None) -> Iterator[str]:
+    for name, field in message.fields.items():
+        if field.reserved is not None and field.reserved.send == "zero" and not field.is_list:
+            yield name
+        layout = field.word or (field.items if name == each else None)
+        for inner, part in layout.fields.items() if layout is not None else ():
+            if part.reserved is not None and part.reserved.send == "zero":
+                yield f"{name}.{inner}"
+
+
+__all__ = ["GuestLies", "parse"]
