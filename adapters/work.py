@@ -252,20 +252,20 @@ class Work:
             errno = yield from self._ask(part, start, pages)
             if errno:
                 self._refused(errno, part)
-        if part.to is None:
-            self._set_facts(start, pages)
-            return
         if start + pages > GPA_PAGES:
             # No page has such a number. Where user space has already agreed, its word stands.
             if not self.call.exits or vmm is None:
                 raise Stopped(Status.OUT_OF_RANGE, to=part.to)
             start = min(start, GPA_PAGES)
             pages = GPA_PAGES - start
+        facts = self._set_facts(part, start, pages)
+        if part.to is None:
+            return
         outcome = self.backend.convert(Conversion(start, pages, part.to, None), absent=self.absent)
         if outcome.status is not Status.DONE:
+            self._restore_facts(facts)
             raise Stopped(outcome.status, to=part.to)
         self.changes += outcome.changed
-        self._set_facts(start, pages)
 
     def _ask(self, part: Part, start: int, pages: int) -> Generator[VmmRequest, VmmReply, int]:
         vmm = self.definition.vmm
@@ -298,10 +298,22 @@ class Work:
             raise Stopped(status, to=part.to, answer=row.answer)
         raise Stopped(Status.FAILED, to=part.to)
 
-    def _set_facts(self, start: int, pages: int) -> None:
+    def _set_facts(self, part: Part, start: int, pages: int) -> list[tuple[str, Change[bool]]]:
+        """Set all facts of the pages and return what changed; at a bound set none and raise `Stopped`."""
+        changed: list[tuple[str, Change[bool]]] = []
         for name, expr in self.convert.facts.items():
             value = self.scope(self.last_to).true(expr)
-            self.backend.set_fact(name, start, start + pages, value)
+            outcome = self.backend.set_fact(name, start, start + pages, value)
+            if outcome.status is not Status.DONE:
+                self._restore_facts(changed)
+                raise Stopped(outcome.status, to=part.to)
+            changed += [(name, change) for change in outcome.changed]
+        return changed
+
+    def _restore_facts(self, changed: list[tuple[str, Change[bool]]]) -> None:
+        """Put facts back as they were: the way back was within the bound on the way here."""
+        for name, change in reversed(changed):
+            self.backend.set_fact(name, change.start, change.end, change.before)
 
     # -- the account of elements --------------------------------------------------------------------------------
 

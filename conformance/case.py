@@ -58,6 +58,7 @@ class Expected:
         facts: facts that are true afterwards, by name.
         loose: pages whose state is not compared.
         policies: the policy values under which this answer is the right one.
+        also: further policy values under which the same answer is right.
         rule: id of the rule that this answer comes from, or None.
         status: the member of the common taxonomy behind it.
         why: one sentence for the report.
@@ -75,6 +76,7 @@ class Expected:
     facts: Mapping[str, Pages] = field(default_factory=dict)
     loose: Pages = ()
     policies: Mapping[str, str] = field(default_factory=dict)
+    also: tuple[Mapping[str, str], ...] = ()
     rule: str | None = None
     status: str = "done"
     why: str = ""

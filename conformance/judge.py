@@ -77,8 +77,7 @@ def _distance(findings: Sequence[Finding]) -> tuple[int, int]:
 
 def combinations(expected: Expected) -> tuple[Mapping[str, str], ...]:
     """Return every combination of policy values under which an answer is right."""
-    also: tuple[Mapping[str, str], ...] = getattr(expected, "also", ())
-    return (expected.policies, *also)
+    return (expected.policies, *expected.also)
 
 
 def shown_policies(matching: Iterable[Expected], rest: Iterable[Expected]) -> dict[str, str]:

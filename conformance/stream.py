@@ -75,8 +75,7 @@ class Tail:
 
     def __init__(self, limit: int = TAIL) -> None:
         self._limit = limit
-        self._parts: deque[bytes] = deque()
-        self._size = 0
+        self._data = bytearray()
         self._dropped = 0
 
     def add(self, data: bytes) -> None:
@@ -84,23 +83,21 @@ class Tail:
         if len(data) > self._limit:
             self._dropped += len(data) - self._limit
             data = data[-self._limit :]
-        if not data:
-            return
-        self._parts.append(data)
-        self._size += len(data)
-        while self._size - len(self._parts[0]) >= self._limit or len(self._parts) > 4096:
-            first = self._parts.popleft()
-            self._size -= len(first)
-            self._dropped += len(first)
+        self._data += data
+        if len(self._data) > 2 * self._limit:
+            self._cut()
+
+    def _cut(self) -> None:
+        excess = max(len(self._data) - self._limit, 0)
+        self._dropped += excess
+        del self._data[:excess]
 
     def take(self) -> str:
         """Return the text and forget it."""
-        data = b"".join(self._parts)
-        cut = max(len(data) - self._limit, 0)
-        dropped = self._dropped + cut
-        self._parts.clear()
-        self._size = self._dropped = 0
-        text = data[cut:].decode("utf-8", "replace")
+        self._cut()
+        text = self._data.decode("utf-8", "replace")
+        dropped, self._dropped = self._dropped, 0
+        self._data.clear()
         return f"[{dropped} bytes left out]\n{text}" if dropped else text
 
 

@@ -265,7 +265,7 @@ class Mutator:
         old = fields[name]
         new = self._list(item, old, others, fields)
         changed = {**fields, name: new}
-        if len(new) != len(old) and self.rng.random() < 0.8:
+        if self.rng.random() < (0.8 if len(new) != len(old) else 0.4):
             # Let what counts the list follow it: defaults that are worked out, and numbers in its own count.
             counts = names(item.count) if item.count is not None else frozenset()
             for other, part in message.fields.items():
@@ -274,6 +274,10 @@ class Mutator:
                 elif other in counts and isinstance(changed[other], int):
                     changed[other] = max(changed[other] + len(new) - len(old), 0)
             changed = opened(codec.complete(changed))
+            if item.items is not None and self.rng.random() < 0.3:
+                # What an element and the whole message both have, they may have in common.
+                same = {part: changed[part] for part in item.items.fields if isinstance(changed.get(part), int)}
+                changed[name] = tuple({**part, **same} for part in changed[name])
         return changed
 
     def _list(self, item: Field, old: tuple[Any, ...], others: Sequence[int], fields: Mapping[str, Any]) -> Any:

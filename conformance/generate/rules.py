@@ -63,13 +63,15 @@ class RuleCases:
         first: list[tuple[str, Question, Judged]] = []
         kept: list[tuple[str, Judged]] = []
         names: set[str] = set()
+        asked: list[Question] = []
         for question in self.bases:
             for name, changed in variants(self.basis, question, rule):
                 if name in names or len(alone) >= MOST_BROKEN:
                     continue
                 judged = judge(self.basis, changed)
-                if judged is None:
+                if judged is None or judged.question in asked:
                     continue
+                asked.append(judged.question)
                 if judged.breaks_only(rule.id):
                     names.add(name)
                     alone.append((name, question, judged))

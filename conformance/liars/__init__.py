@@ -2,6 +2,6 @@
 
 from hvabi.conformance.liars.all import liars
 from hvabi.conformance.liars.liar import Liar, LyingSession
-from hvabi.conformance.liars.smoke import Caught, SmokeReport, smoke
+from hvabi.conformance.liars.smoke import Catch, Caught, SmokeReport, smoke
 
-__all__ = ["Caught", "Liar", "LyingSession", "SmokeReport", "liars", "smoke"]
+__all__ = ["Catch", "Caught", "Liar", "LyingSession", "SmokeReport", "liars", "smoke"]

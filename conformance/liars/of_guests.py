@@ -137,7 +137,11 @@ class GuestLies:
             yield _engine("progress", "resumes-one-late", guests.OneElementLate, "It goes on one element too late.", "progress")
             yield _engine("progress", "resumes-one-early", guests.OneElementEarly, "It goes on one element too early.", "progress")
             yield _engine("progress", "buffer-taken-over", guests.TakesBuffer, "It goes on with all that the host wrote into its buffer.", "lie")
-        yield _engine("progress", "backwards-accepted", guests.Forgetful, "It takes progress that goes backwards.", "progress")
+        yield Made(
+            kind="progress", name="backwards-accepted", what="It takes any progress that it is told, backwards too.",
+            hints=tuple(rule.id for rule in self.call.rules if _about_progress(rule, progress)),
+            planted=Planted(guest=guests.Forgetful, spec=_without_progress_rules),
+        )  # fmt: skip
 
     def _answered(self) -> set[str]:
         if self.call.response is None:
@@ -181,6 +185,15 @@ def _off(progress: Progress, sign: int, answered: set[str]) -> dict[str, Expr] |
 
     changed = {name: rewrite(expr, change) for name, expr in progress.next.items()}
     return changed if changed != dict(progress.next) else None
+
+
+def _without_progress_rules(abi: Abi) -> Abi:
+    call = model.convert_call(abi)
+    progress = call.progress
+    assert progress is not None  # the caller has looked
+    return model.with_rules(
+        abi, tuple(rule for rule in call.rules if rule.on != "response" or not _about_progress(rule, progress))
+    )
 
 
 def _about_progress(rule: Rule, progress: Progress) -> bool:

@@ -145,7 +145,7 @@ class HostLies:
                 what=f"It tests {other.id} before {one.id}.",
                 planted=Planted(spec=partial(model.swapped, one=one.id, other=other.id)),
                 hints=(one.id, other.id),
-                equivalent=_disjoint(one, other),
+                equivalent=_disjoint(one, other) or _allowed(one, other),
             )
 
     # -- answers ------------------------------------------------------------------------------------------------
@@ -172,7 +172,8 @@ class HostLies:
             for row in vmm.errno:
                 if row.guard.serves(self.transport.name):
                     found |= {row.outcome} if row.outcome else set()
-        found.add("out-of-range")
+        if self.call.absent and self.call.absent[0].value != "allow":
+            found.add("out-of-range")
         if convert is not None and convert.to is not None and not convert.to.has_otherwise:
             found.add("invalid")
         if "limit" not in self.call.outcomes:
@@ -231,9 +232,9 @@ class HostLies:
                 for local in used:
                     for sign, word in ((1, "more"), (-1, "less")):
                         wrong = moved_names(expr, (local,), sign * unit.get(local, 1))
-                        if sign < 0:
+                        if sign < 0 and names(expr) == {local}:
                             # A count below zero is no number of any field; such an engine would stay at 0.
-                            wrong = moved_names(expr, (), 0) if not used else _floored(expr, local, unit.get(local, 1))
+                            wrong = _floored(expr, local, unit.get(local, 1))
                         yield Made(
                             kind="progress",
                             name=f"{name}-{path}-one-{word}",
@@ -328,8 +329,12 @@ class HostLies:
         """Yield hosts that read or write registers and bytes the wrong way."""
         at = self.transport.name
         asked = self.transport.placements[self.call.request]
+        read = self._read()
         for name, field in self.request.fields.items():
             place = asked.place.get(name, (None,))[0]
+            if name not in read:
+                # A host that does not look at a field at all cannot look at it the wrong way.
+                continue
             if isinstance(place, RegisterPlace) and field.bits == 64 and (place.hi is None or place.hi - place.lo > 32):
                 yield Made(
                     kind="truncated", name=f"{name}", what=f"It looks at the low 32 bits of {name} only.",
@@ -338,9 +343,9 @@ class HostLies:
             if isinstance(place, PairPlace):
                 yield Made(
                     kind="truncated", name=f"{name}", what=f"It does not look at the upper half of {name}.",
-                    planted=Planted(host=hosts.reads_low_half(place.high)) if False else Planted(
+                    planted=Planted(
                         spec=partial(model.with_place, transport=at, message=self.call.request, field=name,
-                                     place=RegisterPlace(register=place.low))),
+                                     place=RegisterPlace(register=place.low, hi=31))),
                 )  # fmt: skip
             if field.is_list and field.items is not None and field.items.size > 1:
                 yield Made(
@@ -379,6 +384,34 @@ class HostLies:
                 kind="register", name=f"{register}-clobbered", what=f"It changes {register}, which is no output.",
                 planted=Planted(host=hosts.clobbers(register)),
             )  # fmt: skip
+
+    def _read(self) -> set[str]:
+        """Return the fields of the request that a host looks at."""
+        exprs: list[Expr] = []
+        for rule in self.rules:
+            exprs += [expr for operand in rule.operands.values() for expr in operand]
+            exprs += [rule.when] if rule.when is not None else []
+            exprs += rule.answer.fields.values() if rule.answer is not None else []
+            if rule.check == "selected" and "of" not in rule.operands:
+                exprs += [Name(name) for name, field in self.request.fields.items() if field.const is not None]
+        convert = self.call.convert
+        assert convert is not None  # it is the call that converts
+        exprs += [expr for expr in (convert.start, convert.pages, convert.first, convert.count) if expr is not None]
+        exprs += [convert.to.of] if convert.to is not None else []
+        exprs += [Name(convert.each)] if convert.each is not None else []
+        for answers in self.call.outcomes.values():
+            exprs += [expr for answer in answers for expr in answer.fields.values()]
+        for block in self.transport.placements[self.call.request].blocks.values():
+            exprs += [expr for expr in (block.at, block.size) if expr is not None]
+        exprs += [field.count for field in self.request.fields.values() if field.count is not None]
+        todo = {name for expr in exprs for name in names(expr)}
+        seen: set[str] = set()
+        while todo:
+            name = todo.pop()
+            seen.add(name)
+            if name in self.call.define:
+                todo |= names(self.call.define[name].expr) - seen
+        return seen
 
     def _never_told(self, name: str) -> str | None:
         """Say why a field of the response is never written by a host, or None."""
@@ -467,6 +500,17 @@ def _disjoint(one: Rule, other: Rule) -> str | None:
         return "zero is aligned: both cannot fail together"
     if one.check == other.check == "enabled" and one.when is None and other.when is None:
         return "both ask the same, so the first answers always"
+    return None
+
+
+def _allowed(one: Rule, other: Rule) -> str | None:
+    """Say why the answer of the later rule is right for the earlier one too, or None."""
+    right, wrong = one.answer, other.answer
+    assert right is not None and wrong is not None  # the caller has looked
+    extra = set(wrong.fields) - set(right.fields)
+    same = right.end == wrong.end and all(wrong.fields.get(name) == expr for name, expr in right.fields.items())
+    if same and extra and extra <= set(right.may_change):
+        return f"{one.id} leaves {', '.join(sorted(extra))} to the host, and the rest is the same"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.registry import load
@@ -67,7 +68,11 @@ class Oracle:
             abi = load(self.id, revision=self.revision, profile=self.profile, policies=policies).abi
             request = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs)
             for answer in request.answers(policies):
-                if not any(_same(answer, other) for other in found):
+                for number, other in enumerate(found):
+                    if _same(answer, other):
+                        found[number] = replace(other, also=(*other.also, answer.policies))
+                        break
+                else:
                     found.append(answer)
         return tuple(found)
 

@@ -13,7 +13,9 @@ from hvabi.abi.registry import Spec, load
 from hvabi.abi.wire import merge
 from hvabi.conformance.alternatives import differing_policies
 from hvabi.conformance.report.comparison import Compared, Item, MemoryLine, Part
+from hvabi.conformance.report.summary import column
 from hvabi.conformance.report.text import one_line
+from hvabi.conformance.result import Exchanged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from hvabi.abi.annotation import Annotation, Row
     from hvabi.abi.codec import MessageCodec
     from hvabi.conformance.case import Case, Expected, HostStep
-    from hvabi.conformance.result import CaseResult, Exchanged, Finding
+    from hvabi.conformance.result import CaseResult, Finding
 
 MAX_ROWS = 48
 """Most fields of a message that a report shows; those that differ come first."""
@@ -54,6 +56,7 @@ def _host(result: CaseResult, spec: Spec | None) -> Iterator[Compared]:
     case = result.case
     memory: Memory = ()
     last = max((finding.step for finding in result.findings), default=len(case.steps))
+    following = 0
     for number, step, exchanged in _paired(case.steps, result.exchanged):
         if step is not None and step.fresh:
             memory = ()
@@ -62,6 +65,12 @@ def _host(result: CaseResult, spec: Spec | None) -> Iterator[Compared]:
             findings = [finding for finding in result.findings if finding.step == number]
             yield _step(case, spec, number, step, exchanged, memory, findings)
         memory = _laid(memory, exchanged.got_mem)
+        following = number + 1
+    if column(result) == "broke" and following < len(case.steps):
+        step = case.steps[following]
+        memory = _laid(() if step.fresh else memory, step.mem)
+        sent = Exchanged(sent_regs=step.regs, sent_mem=step.mem)
+        yield _step(case, spec, following, step, sent, memory, [])
 
 
 def _paired(
@@ -93,14 +102,18 @@ def _step(
 ) -> Compared:
     alternatives = step.expected if step is not None else ()
     right = nearest(alternatives, exchanged, findings)
+    answered = bool(exchanged.got_end)
     out = Compared(
         number=number,
-        expected_end=_end(right) if right is not None else "",
+        expected_end=_end(right) if right is not None and answered else "",
         found_end=one_line(exchanged.got_end, 40),
         why=right.why if right is not None else "",
         others=tuple(_alternative(one, alternatives) for one in alternatives if one is not right),
         notes=_too_many(exchanged),
     )
+    if not answered:
+        out = replace(out, notes=(*out.notes, "No answer to this call was recorded."))
+        right = None
     sent = Given(regs=exchanged.sent_regs, mem=memory)
     codecs = _codecs(case, spec)
     if codecs is None:

@@ -10,7 +10,7 @@ from hvabi.conformance.report.text import plural
 from hvabi.conformance.result import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from hvabi.conformance.result import CaseResult, RunResult
 
@@ -106,10 +106,33 @@ def failures(run: RunResult) -> tuple[CaseResult, ...]:
     return tuple(sorted(bad, key=lambda result: result.verdict is Verdict.NOT_RUN))
 
 
-def by_rule(results: Iterable[CaseResult]) -> tuple[tuple[str, int], ...]:
-    """Return how many of the cases are about each rule, the most first."""
-    counts = Counter(next((f.rule for f in r.findings if f.rule), (*r.case.rules, "no rule")[0]) for r in results)
-    return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+def about(result: CaseResult) -> str:
+    """Return the rule that a result is about: that of its first finding with one, else the first one of the case."""
+    return (
+        next((finding.rule for finding in result.findings if finding.rule), None) or (*result.case.rules, "no rule")[0]
+    )
+
+
+def by_rule(results: Iterable[CaseResult]) -> tuple[tuple[str, int, str], ...]:
+    """Return each rule that results are about, how many are, and the id of the first case; the most first."""
+    counts: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for result in results:
+        rule = about(result)
+        counts[rule] += 1
+        first.setdefault(rule, result.case.id)
+    return tuple((rule, counts[rule], first[rule]) for rule in sorted(counts, key=lambda name: (-counts[name], name)))
+
+
+def representatives(results: Sequence[CaseResult], most: int) -> tuple[CaseResult, ...]:
+    """Return at most `most` results in their order: one of each verdict on each rule before a second one of any."""
+    seen: Counter[tuple[Verdict, str]] = Counter()
+    ranked: list[tuple[int, int]] = []
+    for number, result in enumerate(results):
+        key = (result.verdict, about(result))
+        ranked.append((seen[key], number))
+        seen[key] += 1
+    return tuple(results[number] for number in sorted(number for _, number in sorted(ranked)[: max(most, 0)]))
 
 
 def breakdown(results: Iterable[CaseResult]) -> str:

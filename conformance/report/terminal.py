@@ -16,6 +16,7 @@ from hvabi.conformance.report.summary import (
     column,
     failures,
     groups,
+    representatives,
     totals,
     verdict_line,
     verdict_word,
@@ -88,10 +89,12 @@ def _lines(run: RunResult, width: int, limit: int) -> Iterator[Line]:
     yield from _table(run, width)
     bad = failures(run)
     started = [result for result in bad if result.verdict is not Verdict.NOT_RUN]
-    for result in started[:limit]:
+    shown = representatives(started, limit)
+    for result in shown:
         yield "", ""
         yield from _failure(result, width)
-    yield from _rest(started[limit:], limit, width)
+    ids = {result.case.id for result in shown}
+    yield from _rest([result for result in started if result.case.id not in ids], limit)
     yield from _not_run(bad[len(started) :], width)
     yield from _warnings(run, width)
     yield from _problems(run, width)
@@ -247,18 +250,17 @@ def _logs(result: CaseResult, width: int) -> Iterator[Line]:
 # -- what follows the failures ----------------------------------------------------------------------------------
 
 
-def _rest(rest: list[CaseResult], limit: int, width: int) -> Iterator[Line]:
+def _rest(rest: list[CaseResult], limit: int) -> Iterator[Line]:
     if not rest:
         return
     yield "", ""
     head = f"{plural(len(rest), 'more failure')}" if limit else plural(len(rest), "failure")
     yield f"{head}, by rule:", "bad"
     counts = by_rule(rest)
-    for rule, count in counts[:_RULES]:
-        first = next(result for result in rest if rule in (*(f.rule for f in result.findings), *result.case.rules))
-        yield f"  {count:>5}  {rule}, first {first.case.id}", ""
+    for rule, count, first in counts[:_RULES]:
+        yield f"  {count:>5}  {rule}, first {first}", ""
     if len(counts) > _RULES:
-        more = sum(count for _, count in counts[_RULES:])
+        more = sum(count for _, count, _ in counts[_RULES:])
         yield f"  {more:>5}  under {plural(len(counts) - _RULES, 'more rule')}", ""
 
 

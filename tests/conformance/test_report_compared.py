@@ -117,6 +117,16 @@ def test_a_guest_s_calls_are_decoded_with_the_answers() -> None:
     assert second.answer == ()
 
 
+def test_the_call_at_which_it_broke_is_decoded() -> None:
+    crashed = CaseResult(case=tdx_case(), verdict=Verdict.CRASH)
+    (step,) = compared(crashed)
+    assert step.means == "make shared: 1 page at 0x40101000"
+    assert (step.parts, step.memory) == ((), ())
+    assert not step.differs
+    assert step.notes == ("No answer to this call was recorded.",)
+    assert compared(replace(crashed, verdict=Verdict.SKIP)) == ()
+
+
 def test_nothing_stops_the_decoding() -> None:
     unknown = replace(failed(), case=replace(tdx_case(), abi="no-such-abi"))
     (step,) = compared(unknown)

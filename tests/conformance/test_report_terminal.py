@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hvabi.conformance.report import terminal
-from tests.conformance.report_runs import every_verdict, failed, hostile, passing
+from tests.conformance.report_runs import every_verdict, failed, hostile, passing, tdx_case
 
 if TYPE_CHECKING:
     from hvabi.conformance.result import RunResult
@@ -39,6 +39,7 @@ def test_a_failure_has_all_that_one_needs() -> None:
         "source: Linux arch/x86/kvm/vmx/tdx.c",
         "      $ hvabi conform tdx-map-gpa --iut 'cmd:./toy-vmm' --case "
         "'tdx-map-gpa@ghci-1.5.host.tdcall.TDX-MAPGPA-06.size-unaligned'\n",
+        "the process ended with SIGSEGV\n      call: make shared: 1 page at 0x40101000\n",
         "stderr | AddressSanitizer: SEGV on unknown address 0x000000000000\n",
         "seen before: https://github.com/tianocore/edk2/issues/9431\n",
         "policy unknown-leaf: answered as",
@@ -75,6 +76,9 @@ def test_only_the_first_failures_are_shown_and_the_rest_is_counted_by_rule() -> 
     assert text.count("FAIL  tdx-map-gpa@") == 2
     assert "28 more failures, by rule:" in text
     assert "     28  TDX-MAPGPA-06, first tdx-map-gpa@ghci-1.5.host.tdcall.TDX-MAPGPA-06.n2" in text
+    bare = failed(findings=(), case=tdx_case("bare", rules=()))
+    text = terminal.render(replace(run, results=(*run.results, bare)), limit=0)
+    assert f"      1  no rule, first {bare.case.id}" in text
     assert "30 failures, by rule:" in terminal.render(run, limit=0)
 
 

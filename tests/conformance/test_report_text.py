@@ -140,4 +140,16 @@ def test_verdict(run: RunResult, word: str) -> None:
 def test_failures_by_rule_name_the_finding_s_rule() -> None:
     other = failed("other", case=tdx_case("other", rules=("TDX-MAPGPA-02",)))
     bare = failed("bare", findings=(), case=tdx_case("bare", rules=()))
-    assert summary.by_rule([*results()[4:5], other, bare]) == (("TDX-MAPGPA-06", 2), ("no rule", 1))
+    assert summary.by_rule([*results()[4:5], other, bare]) == (
+        ("TDX-MAPGPA-06", 2, failed().case.id),
+        ("no rule", 1, bare.case.id),
+    )
+
+
+def test_representatives_show_each_kind_of_failure_before_a_second_of_one() -> None:
+    same = [failed(f"n{n}") for n in range(5)]
+    other = failed("other", verdict=Verdict.CRASH)
+    assert summary.representatives([*same, other], 2) == (same[0], other)
+    assert summary.representatives([*same, other], 4) == (*same[:3], other)
+    assert summary.representatives([*same, other], 100) == (*same, other)
+    assert summary.representatives(same, 0) == ()

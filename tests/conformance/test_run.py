@@ -60,7 +60,7 @@ MISBEHAVIOUR = [
     ("wrong-id", "say(id=ident + 1, ok={}); return True", V.PROTOCOL, "the answer is for id"),
     ("no-id", "say(ok={}); return True", V.PROTOCOL, "`id` is no JSON number"),
     ("id-null", "say(id=None, error={'message': 'what?'}); return True", V.PROTOCOL, "could not read a line"),
-    ("answers-twice", "say(id=ident, ok={'end': 'return', 'regs': {'r10': '0x0'}})", V.PROTOCOL, "the answer is for id"),
+    ("answers-twice", "say(id=ident, ok={'end': 'return', 'regs': {'r10': '0x0'}})", V.PROTOCOL, "is for id"),
     ("none-of-four", "say(id=ident, result={}); return True", V.PROTOCOL, "none of them"),
     ("two-of-four", "say(id=ident, ok={}, error={}); return True", V.PROTOCOL, "ok and error"),
     ("ok-no-object", "say(id=ident, ok=[]); return True", V.PROTOCOL, "`ok` is no object"),
@@ -72,7 +72,7 @@ MISBEHAVIOUR = [
     ("says-error", "say(id=ident, error={'message': 'broke\\x1b[31m'}); return True", V.ERROR, "broke\\x1b"),
     ("says-unsupported", "say(id=ident, unsupported={'message': 'no such'}); return True", V.SKIP, "no such"),
     ("unsupported-bare", "say(id=ident, unsupported={}); return True", V.PROTOCOL, "has no message"),
-    ("wrong-answer", "say(id=ident, ok={'end': 'return', 'regs': {'r10': '0x1'}}); return True", V.FAIL, "register r10"),
+    ("wrong-answer", "say(id=ident, ok={'end': 'return', 'regs': {'r10': '0x1'}}); return True", V.FAIL, "r10"),
     ("kernel-noise", "print('[    0.1] tdx: @hvabi is here\\n\\0\\xff oops'); print('@hvab', flush=True)", V.PASS, ""),
 ]  # fmt: skip
 
@@ -120,7 +120,7 @@ for _ in range(1024): os.write(1, block)
     assert len(run.results[BAD_CASE].log) <= 64 * 1024 + 100
 
 
-# Three sleepers: two that left the session, of which one ignores SIGTERM, both with an empty environment; one plain child.
+# Three sleepers: two that left the session, with an empty environment, of which one ignores SIGTERM; one plain child.
 ORPHANS = """
 sleeper = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(100)", MARK]
 def line(p):

@@ -1,0 +1,106 @@
+"""Every liar, in a fixed order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import yaml
+
+from hvabi.abi.errors import HvAbiError
+from hvabi.abi.registry import abi_ids, bundled, load
+from hvabi.conformance.liars.historic import historic
+from hvabi.conformance.liars.liar import Liar
+from hvabi.conformance.liars.of_guests import GuestLies
+from hvabi.conformance.liars.of_hosts import HostLies
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hvabi.conformance.case import Role
+    from hvabi.conformance.liars.of_hosts import Made
+
+
+def liars(abi: str | None = None, role: str | None = None) -> tuple[Liar, ...]:
+    """Return all liars of one ABI, or of all that are no drafts, of one role or of both.
+
+    Raises `UsageError` for an unknown ABI, `HvAbiError` ``stale-equivalent`` where a reason for an equivalence is about
+    no liar.
+    """
+    found: list[Liar] = []
+    for name in abi_ids() if abi is None else (abi,):
+        if abi is None and bundled(name).draft:
+            continue
+        found += _of(name)
+    return tuple(liar for liar in found if role in (None, liar.role))
+
+
+@cache
+def _of(abi: str) -> tuple[Liar, ...]:
+    every = [*_generated(abi), *historic(abi)]
+    seen: set[str] = set()
+    for liar in every:
+        if liar.id in seen:
+            raise HvAbiError(f"two liars have the id {liar.id}", code="twice")
+        seen.add(liar.id)
+    return tuple(_with_reasons(abi, every))
+
+
+def _generated(abi: str) -> Iterator[Liar]:
+    for revision in bundled(abi).revisions:
+        resolved = load(abi, revision=revision).abi
+        call = resolved.convert_call
+        if call is None:
+            continue
+        for transport in resolved.transports:
+            if any(call.outcomes.values()):
+                for made in HostLies(resolved, transport).all():
+                    yield _liar(abi, revision, transport, "host", made)
+            if call.guest is not None and call.response is not None:
+                for made in GuestLies(resolved, transport).all():
+                    yield _liar(abi, revision, transport, "guest", made)
+
+
+def _liar(abi: str, revision: str, transport: str, role: Role, made: Made) -> Liar:
+    return Liar(
+        id=f"{abi}@{revision}.{role}.{transport}.{made.kind}.{made.name}",
+        abi=abi,
+        revision=revision,
+        transport=transport,
+        role=role,
+        family="generated",
+        what=made.what,
+        planted=made.planted,
+        equivalent=made.equivalent,
+        hints=made.hints,
+    )
+
+
+@cache
+def _reasons() -> tuple[tuple[str, str], ...]:
+    """Return ``(glob of ids, reason)`` of the liars that nobody can tell from a right implementation."""
+    text = resources.files("hvabi.conformance.liars").joinpath("equivalent.yaml").read_text("utf-8")
+    return tuple((row["id"], " ".join(row["why"].split())) for row in yaml.safe_load(text)["equivalent"])
+
+
+def _with_reasons(abi: str, every: list[Liar]) -> Iterator[Liar]:
+    used: set[str] = set()
+    reasons = [(pattern, why) for pattern, why in _reasons() if pattern.startswith(f"{abi}@")]
+    for liar in every:
+        hit = next(((pattern, why) for pattern, why in reasons if fnmatchcase(liar.id, pattern)), None)
+        if hit is None:
+            yield liar
+            continue
+        used.add(hit[0])
+        yield replace(liar, equivalent=hit[1])
+    stale = [pattern for pattern, _ in reasons if pattern not in used]
+    if stale:
+        raise HvAbiError(
+            f"the reason for {stale[0]} is about no liar", code="stale-equivalent", hint="take it out of equivalent.yaml"
+        )
+
+
+__all__ = ["liars"]

@@ -1,0 +1,197 @@
+"""The test of the kit: every liar is run against its cases until one catches it."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hvabi.conformance.connect import SimpleConnector
+from hvabi.conformance.inprocess import DirectConnection
+from hvabi.conformance.result import CaseResult, Verdict
+from hvabi.conformance.supervise import GivenUp, Supervisor
+
+if TYPE_CHECKING:
+    from hvabi.conformance.case import Case
+    from hvabi.conformance.liars.liar import Liar
+
+MOST_CATCHES = 5
+"""Most cases that are named for a liar."""
+MORE_TRIES = 25
+"""Cases that are tried behind the first catch, to name more."""
+
+_GOOD = frozenset({Verdict.PASS, Verdict.PASS_UNSEEN, Verdict.SKIP, Verdict.NOT_RUN})
+
+Run = Callable[["Liar", Iterable["Case"]], Iterator[CaseResult]]
+"""Runs cases against a liar, one after another, each only when it is asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catch:
+    """A case that caught a liar, and its verdict: ``fail``, or ``warn`` and ``note`` for rules that are no ``must``."""
+
+    case: str
+    verdict: Verdict
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caught:
+    """What became of one liar.
+
+    Attributes:
+        by: the cases that caught it, up to `MOST_CATCHES`; empty where it survived.
+        tried: how many cases were run.
+        skipped: how many of them were skipped, or not run because of a mistake of the runner.
+
+    """
+
+    liar: Liar
+    by: tuple[Catch, ...] = ()
+    tried: int = 0
+    skipped: int = 0
+
+    @property
+    def good(self) -> bool:
+        """Whether the kit was right: a liar is caught, one that is equivalent is not."""
+        return bool(self.by) == (self.liar.equivalent is None)
+
+    @property
+    def broken(self) -> bool:
+        """Whether it only ever broke: a liar should lie, not fall over."""
+        return bool(self.by) and all(catch.verdict in (Verdict.ERROR, Verdict.CRASH) for catch in self.by)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmokeReport:
+    """What became of all liars."""
+
+    entries: tuple[Caught, ...]
+    seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def caught(self) -> tuple[Caught, ...]:
+        """The liars that were caught as they should be."""
+        return tuple(entry for entry in self.entries if entry.by and entry.liar.equivalent is None)
+
+    @property
+    def survivors(self) -> tuple[Caught, ...]:
+        """The liars that no case caught: a case is missing for each."""
+        return tuple(entry for entry in self.entries if not entry.by and entry.liar.equivalent is None)
+
+    @property
+    def equivalent(self) -> tuple[Caught, ...]:
+        """The liars that nobody can tell from a right implementation, each with its reason, and rightly not caught."""
+        return tuple(entry for entry in self.entries if entry.liar.equivalent is not None and not entry.by)
+
+    @property
+    def refuted(self) -> tuple[Caught, ...]:
+        """The liars that were caught although a reason says that nobody can: the reason is wrong."""
+        return tuple(entry for entry in self.entries if entry.liar.equivalent is not None and entry.by)
+
+    @property
+    def good(self) -> bool:
+        """Whether every liar was caught or is rightly called equivalent, and there was one at all."""
+        return bool(self.entries) and all(entry.good for entry in self.entries)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the report as text: what is wrong first, then every liar with the cases that caught it."""
+        for entry in self.survivors:
+            yield f"NOT CAUGHT {entry.liar.id}: {entry.liar.what} ({entry.tried} cases, {entry.skipped} skipped)"
+        for entry in self.refuted:
+            yield f"NOT EQUIVALENT {entry.liar.id}: {entry.by[0].case} caught it; the reason was: {entry.liar.equivalent}"
+        for entry in self.caught:
+            names = ", ".join(f"{catch.case} ({catch.verdict.value})" for catch in entry.by)
+            yield f"caught {entry.liar.id}: {entry.liar.what} By {names}"
+        for entry in self.equivalent:
+            yield f"equivalent {entry.liar.id}: {entry.liar.equivalent}"
+        yield (
+            f"{len(self.entries)} liars: {len(self.caught)} caught, {len(self.survivors)} not caught, "
+            f"{len(self.equivalent)} equivalent, {len(self.refuted)} wrongly called equivalent"
+        )
+
+
+def supervised(liar: Liar, cases: Iterable[Case]) -> Iterator[CaseResult]:
+    """Run cases against a liar in this process, as the runner does it. A liar that cannot go on ends the run early."""
+    chosen = list(cases)
+    features = frozenset(word for case in chosen for word in case.features if word != "inject")
+    connector = SimpleConnector(liar.id, lambda: DirectConnection(liar.make().handle, liar.id))
+    supervisor = Supervisor(connector, features=features, ids=itertools.count(1))
+    try:
+        for case in chosen:
+            yield supervisor.run(case)
+    except GivenUp as error:
+        yield CaseResult(case=chosen[0], verdict=Verdict.CRASH, message=error.message)
+    finally:
+        supervisor.close()
+
+
+def smoke(
+    liars: Iterable[Liar],
+    cases: Iterable[Case],
+    run: Run = supervised,
+    *,
+    progress: Callable[[Caught], None] | None = None,
+) -> SmokeReport:
+    """Run the cases of each liar's ABI, revision, role and transport against it until one catches it, then a few more.
+
+    Args:
+        liars: the liars.
+        cases: all cases; those with a profile of their own are left out.
+        run: runs cases against a liar.
+        progress: called with each liar that is finished.
+
+    """
+    started = time.monotonic()
+    groups: dict[tuple[str, ...], list[Case]] = defaultdict(list)
+    for case in cases:
+        if case.profile is None:
+            groups[case.abi, case.revision, case.role, case.transport].append(case)
+    entries = []
+    for liar in liars:
+        entry = _one(liar, groups[liar.abi, liar.revision, liar.role, liar.transport], run)
+        entries.append(entry)
+        if progress is not None:
+            progress(entry)
+    return SmokeReport(entries=tuple(entries), seconds=time.monotonic() - started)
+
+
+def _one(liar: Liar, cases: list[Case], run: Run) -> Caught:
+    catches: list[Catch] = []
+    tried = skipped = more = 0
+    results = run(liar, _likely_first(liar, cases))
+    for result in results:
+        tried += 1
+        if result.verdict in (Verdict.SKIP, Verdict.NOT_RUN):
+            skipped += 1
+        elif result.verdict not in _GOOD:
+            catches.append(Catch(case=result.case.id, verdict=result.verdict, message=result.message))
+        more += bool(catches)
+        if len(catches) == MOST_CATCHES or more > MORE_TRIES:
+            break
+    close = getattr(results, "close", None)
+    if close is not None:
+        close()
+    return Caught(liar=liar, by=tuple(catches), tried=tried, skipped=skipped)
+
+
+def _likely_first(liar: Liar, cases: list[Case]) -> list[Case]:
+    """Return the cases with those first that the liar's hints name; the order of the rest stays."""
+    if not liar.hints:
+        return cases
+    wanted = set(liar.hints)
+
+    def far(case: Case) -> int:
+        if not wanted.isdisjoint(case.rules[:1]):
+            return 0
+        if not wanted.isdisjoint(case.rules) or any(hint in case.id for hint in liar.hints):
+            return 1
+        return 2
+
+    return sorted(cases, key=far)
+
+
+__all__ = ["MOST_CATCHES", "Catch", "Caught", "Run", "SmokeReport", "smoke", "supervised"]
