@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.build import build
@@ -55,6 +56,8 @@ def nearest(source: SourceFile, pointer: Pointer) -> Node:
 
 @cache
 def _shared(path: Path) -> Any:
+    if not path.is_file():
+        raise BuildError(f"there is no shared file `{path.stem}`", ("uses",), code="unknown-shared")
     return plain(load_file(path).root)
 
 
@@ -72,10 +75,7 @@ def read_abi(path: Path, *, shared_folder: Path | None = None) -> Abi:
     shared: dict[str, Any] = {}
     try:
         for name in data.get("uses", ()):
-            found = shared_folder / f"{name}.yaml"
-            if not found.is_file():
-                raise BuildError(f"there is no shared file `{name}`", ("uses",), code="unknown-shared")
-            shared[name] = _shared(found)
+            shared[name] = _shared(shared_folder / f"{name}.yaml")
         return build(data, str(path), shared)
     except BuildError as error:
         node = nearest(source, error.pointer)
@@ -101,6 +101,8 @@ class Spec:
     """An ABI as one revision under one profile: codecs of its messages and layouts."""
 
     abi: Abi
+    _codecs: dict[tuple[Any, ...], MessageCodec] = field(default_factory=dict, init=False, repr=False)
+    _names: dict[tuple[Any, ...], Mapping[str, Any]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def id(self) -> str:
@@ -138,6 +140,13 @@ class Spec:
             values[name] = value
         return values
 
+    def names(self, transport: Transport, config: Mapping[str, int]) -> Mapping[str, Any]:
+        """Return the names of expressions that stay the same under a whole configuration; made once."""
+        key = (transport.name, *config.items())
+        if key not in self._names:
+            self._names[key] = MappingProxyType(static_names(self.abi, transport, config))
+        return self._names[key]
+
     def message(
         self,
         name: str = "request",
@@ -149,6 +158,12 @@ class Spec:
 
         Raises `UsageError` ``unknown-message``, ``unknown-transport`` or ``no-placement``.
         """
+        key = (name, transport, *sorted((config or {}).items()))
+        if key not in self._codecs:
+            self._codecs[key] = self._message(name, transport, config)
+        return self._codecs[key]
+
+    def _message(self, name: str, transport: str | None, config: Mapping[str, int] | None) -> MessageCodec:
         if name not in self.abi.messages:
             raise UsageError.unknown("message", name, self.abi.messages)
         if transport is None:
@@ -162,7 +177,7 @@ class Spec:
                 code="no-placement",
                 hint="messages there: " + ", ".join(place.placements),
             )
-        static = static_names(self.abi, place, self.config(config))
+        static = self.names(place, self.config(config))
         request = None
         for call in self.abi.calls.values():
             if call.response == name and call.request in place.placements and call.request != name:

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import CodecError, ExprError
-from hvabi.abi.scope import Fields, Scope, state_number, static_names
+from hvabi.abi.scope import Fields, Scope, state_number
 from hvabi.abi.wire import WireSource, merge
 from hvabi.adapters.batch import Batch, plan
 from hvabi.adapters.checks import Context, element_enums, keeps
@@ -70,7 +70,7 @@ class Guest:
             raise AdapterError(f"{self.abi.id} has no guest role", code="no-guest-role")
         self.definition: Call = call
         self.config = spec.config(config)
-        self.static = static_names(self.abi, self.transport, self.config)
+        self.static = spec.names(self.transport, self.config)
         self.request = spec.message(call.request, transport=self.transport.name, config=self.config)
         self.response = spec.message(call.response, transport=self.transport.name, config=self.config)
         self.scratch = scratch

@@ -14,7 +14,7 @@ from hvabi.abi.errors import CodecError, ExprError
 from hvabi.abi.expr import Name
 from hvabi.abi.model import RegisterPlace
 from hvabi.abi.placing import Placer
-from hvabi.abi.scope import Fields, Scope, state_number, static_names
+from hvabi.abi.scope import Fields, Scope, state_number
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.adapters.checks import Context, element_enums, keeps
 from hvabi.adapters.errors import AdapterError
@@ -69,7 +69,7 @@ class Host:
         # Blocks of another space, such as the run page, are not guest memory: no layout limits them.
         self.memory = memory or GuestMemory(None if own_space else self.backend.layout)
         self.enabled = enabled
-        self.static = static_names(self.abi, self.transport, self.config)
+        self.static = spec.names(self.transport, self.config)
 
     def call(
         self, regs: Mapping[str, int], *, cpl: int = 0, inject: Injection | None = None, exits: bool = False
@@ -308,9 +308,9 @@ class _HostCall:
         touched = {place.register for name in values if isinstance(place := placer.place_of(name), RegisterPlace)}
         for name, field in message.fields.items():
             place = placer.place_of(name)
-            if name not in values and (field.const is not None or field.default is not None):
-                if isinstance(place, RegisterPlace) and place.register in touched:
-                    values[name] = placer.default(field, scope)
+            fixed = field.const is not None or field.default is not None
+            if name not in values and fixed and isinstance(place, RegisterPlace) and place.register in touched:
+                values[name] = placer.default(field, scope)
         for name, value in values.items():
             placer.store(name, value, scope, self)
 

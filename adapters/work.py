@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.model import BlockPlace
 from hvabi.abi.scope import Scope, state_number
-from hvabi.adapters.values import VmmReply, VmmRequest
 from hvabi.adapters.vmm import ask, errno_of
 from hvabi.backend import GPA_PAGES, PAGE_SHIFT, PAGE_SIZE, Change, Conversion, PageState, Status
 
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
 
     from hvabi.abi.calls import Answer, Convert, Direction, Rule
     from hvabi.adapters.host import _HostCall
-
-Asking = "Generator[VmmRequest, VmmReply, None]"
+    from hvabi.adapters.values import VmmReply, VmmRequest
 
 
 class Stopped(Exception):  # not an error: how the work ends early

@@ -16,6 +16,8 @@ Examples:
   hvabi verify
   hvabi verify --json
 
+The cases are a plumbing check: hvabi's own adapters answer hvabi's own cases. hvabi conform tests yours.
+
 Exit code 1 where a check failed.
 """
 
@@ -26,7 +28,7 @@ _SHOWN = 3
 @click.command(epilog=EPILOG)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def command(*, as_json: bool) -> int:
-    """Lint every bundled specification, build every codec, check every example, let the adapters talk."""
+    """Check specifications, codecs, examples and bundled adapters, and run every case on them."""
     from hvabi.conformance.verify import verify
 
     with console.Progress("verify") as progress:
@@ -54,9 +56,9 @@ def _show(report: VerifyReport) -> None:
     rows = []
     for row in report.rows:
         state = "FAILED" if row.failures else "draft" if row.draft else "ok"
-        counts = (row.rules, row.codecs, row.examples, row.host_examples, row.conversations, len(row.failures))
+        counts = (row.rules, row.codecs, row.examples, row.host_examples, row.conversations, row.cases, len(row.failures))
         rows.append((f"{row.abi}@{row.revision}", *map(str, counts), f"{row.seconds:.2f}", state))
-    header = ("abi", "rules", "codecs", "examples", "by host", "talks", "failed", "s", "")
+    header = ("abi", "rules", "codecs", "examples", "by host", "talks", "cases", "failed", "s", "")
     for line in table(rows, max(width, 80), header=header, widest=44, room=6):
         bad = line.endswith("FAILED")
         console.say(console.paint(line, fg="red") if bad else line)
@@ -66,10 +68,14 @@ def _show(report: VerifyReport) -> None:
                 console.say(line)
         if len(row.failures) > _SHOWN:
             console.say(f"    and {len(row.failures) - _SHOWN} more; --json has all")
-    checks = sum(row.codecs + row.examples + row.host_examples + row.conversations for row in report.rows)
+    parts = ((row.codecs, row.examples, row.host_examples, row.conversations, row.cases) for row in report.rows)
+    checks = sum(map(sum, parts))
+    cases = sum(row.cases for row in report.rows)
     failed = len(errors) + sum(len(row.failures) for row in report.rows)
     drafts = sum(row.draft for row in report.rows)
     console.say()
+    if cases:
+        console.say(f"plumbing check: {cases} cases on the bundled adapters, under every set of policies")
     verdict = (
         console.paint("good", fg="green", bold=True) if report.good else console.paint("FAILED", fg="red", bold=True)
     )

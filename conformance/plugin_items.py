@@ -74,10 +74,11 @@ class CasePlugin:
             raise pytest.UsageError("\n".join(problems))
         self.cases = {case.id: case for case in cases}
         parent = _Cases.from_parent(session, name="hvabi", nodeid="hvabi")
-        items.extend(
-            CaseItem.from_parent(parent, name=case.id, nodeid=f"hvabi::{case.id}", case=case, plugin=self)
-            for case in cases
-        )
+        parent.plugin = self
+        # As pytest does for a file, so that the tests are counted and other plugins see them.
+        report = config.hook.pytest_make_collect_report(collector=parent)
+        config.hook.pytest_collectreport(report=report)
+        items.extend(report.result)
 
     def pytest_report_header(self) -> str:
         """Say which implementation is tested."""
@@ -172,11 +173,16 @@ def _usage(error: HvAbiError) -> NoReturn:
 
 
 class _Cases(pytest.Collector):
-    """The parent of all cases."""
+    """The parent of all cases, which belong to no file."""
+
+    plugin: CasePlugin
 
     def collect(self) -> Iterator[pytest.Item]:
-        """Yield nothing: the plugin adds the cases itself, because they belong to no file."""
-        return iter(())
+        """Yield every case as a test."""
+        for case in self.plugin.cases.values():
+            yield CaseItem.from_parent(
+                self, name=case.id, nodeid=f"hvabi::{case.id}", case=case, plugin=self.plugin
+            )
 
 
 class CaseItem(pytest.Item):
@@ -213,7 +219,7 @@ class CaseItem(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, None, str]:
         """Say where the test is from."""
-        return self.plugin.config.rootpath, None, self.case.id
+        return self.plugin.config.rootpath, None, f"hvabi: {self.case.id}"
 
 
 def _text(result: CaseResult) -> str:

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hvabi.abi.registry import abi_ids, bundled
+from hvabi.conformance.stories import stories
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from hvabi.abi.specification import Abi
     from hvabi.conformance.case import Case
 
 MOST_PROCESSES = 4
@@ -40,9 +42,20 @@ class Checked:
 
 
 def tasks(abis: Iterable[str] | None = None) -> list[tuple[str, str]]:
-    """Return every ABI that is no draft with ``spec`` and each of its profiles."""
+    """Return every ABI that is no draft with ``spec`` and its profiles; of profiles that say the same, the first."""
     names = abis if abis is not None else [abi for abi in abi_ids() if not bundled(abi).draft]
-    return [(abi, profile) for abi in names for profile in ("spec", *bundled(abi).profiles)]
+    return [(abi, profile) for abi in names for profile in ("spec", *_distinct(bundled(abi)))]
+
+
+def _distinct(abi: Abi) -> Iterator[str]:
+    """Yield the profiles that differ in what they ask for, and those that a story names."""
+    named = {retold.case.profile for story in stories(abi.id) for retold in story.cases}
+    seen: list[object] = []
+    for name, profile in abi.profiles.items():
+        asks = (abi.policies_of(name), dict(profile.config), profile.enabled)
+        if asks not in seen or name in named:
+            seen.append(asks)
+            yield name
 
 
 def check_cases(abi: str, profile: str) -> Checked:

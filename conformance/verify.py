@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from hvabi.abi.errors import HvAbiError
 from hvabi.abi.lint import lint_paths
 from hvabi.abi.registry import Spec, abi_files, abi_ids, bundled
 from hvabi.conformance.examples import check_example, runs_host
+from hvabi.conformance.plumbing import check_all
 from hvabi.conformance.selfcheck import talk_all
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyRow:
-    """One revision of one ABI: what was checked and what failed."""
+    """One revision of one ABI: what was checked and what failed.
+
+    `cases` counts the conformance cases that the bundled adapters were given, over all policies: a plumbing check.
+    """
 
     abi: str
     revision: str
@@ -35,6 +39,7 @@ class VerifyRow:
     skipped: tuple[str, ...]
     failures: tuple[str, ...]
     seconds: float
+    cases: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +60,7 @@ class VerifyReport:
 
 
 def verify(progress: Callable[[str], None] | None = None) -> VerifyReport:
-    """Lint every bundled specification, compile every codec, check every example and let the adapters talk.
+    """Lint every bundled specification, compile every codec, check every example, let the adapters talk, run all cases.
 
     `progress` is told the name of what comes next.
     """
@@ -69,7 +74,20 @@ def verify(progress: Callable[[str], None] | None = None) -> VerifyReport:
             for revision in bundled(abi).revisions:
                 tell(f"{abi}@{revision}")
                 rows.append(_row(bundled(abi), revision))
+        rows = _with_cases(rows, tell)
     return VerifyReport(diagnostics=diagnostics, rows=tuple(rows), seconds=time.perf_counter() - begun)
+
+
+def _with_cases(rows: list[VerifyRow], tell: Callable[[str], None]) -> list[VerifyRow]:
+    """Return the rows with what came out of the plumbing check."""
+    checked = check_all(progress=tell)
+    out = []
+    for row in rows:
+        own = [item for item in checked if item.abi == row.abi]
+        failures = [text for item in own for revision, text in item.failures if revision == row.revision]
+        count = sum(item.cases.get(row.revision, 0) for item in own)
+        out.append(replace(row, cases=count, failures=(*row.failures, *failures)))
+    return out
 
 
 def _row(abi: Abi, revision: str) -> VerifyRow:

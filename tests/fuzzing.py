@@ -317,7 +317,9 @@ class Mutator:
         calls = list(found.calls.values())
         main = [call for call in calls if call.convert is not None]
         call = main[0] if main and rng.random() < 0.75 else rng.choice(calls)
-        shape = rng.choice((0, 0, 1, 1, 2, 2, 3, 4, 5)) if call.convert and call.convert.each is None else rng.choice((0, 1, 1, 1, 2, 4))  # fmt: skip
+        each = call.convert is not None and call.convert.each is not None
+        # Long lists take long; a few are enough.
+        shape = rng.choice((0, 1, 1, 1, 2) if each and rng.random() < 0.97 else range(len(_SHAPES)))
         fields = found.base(call, config, shape, rng.choice(_STATES))
         if fields is None:
             return None

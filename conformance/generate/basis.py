@@ -86,6 +86,13 @@ class Basis:
         batch = next(plan(guest, start, pages, PageState(to)))
         return as_fields(batch.request)
 
+    def reach(self) -> int:
+        """Return the most pages that one request names, up to 1024."""
+        if self.call.guest is None or not self.states():
+            return 0
+        guest = guest_class(self.spec.id)(self.spec, transport=self.transport, scratch=SCRATCH)
+        return next(plan(guest, PLACE, 1024, PageState(self.states()[0]))).pages
+
     def question(self, start: int = PLACE, pages: int = 1, to: str = "shared") -> Question | None:
         """Return a right request amid pages of the other state, or None where the ABI cannot ask for it."""
         fields = self.request(start, pages, to)

@@ -20,6 +20,7 @@ from hvabi.conformance.liars.of_hosts import HostLies
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from hvabi.abi.specification import Abi
     from hvabi.conformance.case import Role
     from hvabi.conformance.liars.of_hosts import Made
 
@@ -58,10 +59,25 @@ def _generated(abi: str) -> Iterator[Liar]:
         for transport in resolved.transports:
             if any(call.outcomes.values()):
                 for made in HostLies(resolved, transport).all():
-                    yield _liar(abi, revision, transport, "host", made)
+                    yield _liar(abi, revision, transport, "host", _as_policy(resolved, made))
             if call.guest is not None and call.response is not None:
                 for made in GuestLies(resolved, transport).all():
                     yield _liar(abi, revision, transport, "guest", made)
+
+
+def _as_policy(resolved: Abi, made: Made) -> Made:
+    """Return the liar with a reason where it is what another value of an open policy asks for."""
+    if made.equivalent is not None or made.planted.spec is None or made.planted.host is not None:
+        return made
+    wrong = made.planted.spec(resolved)
+    for policy in resolved.policies.values():
+        for value in policy.values:
+            if not policy.open or value == policy.default:
+                continue
+            other = load(resolved.id, revision=resolved.revision, policies={policy.name: value}).abi
+            if (other.calls, other.messages, other.transports) == (wrong.calls, wrong.messages, wrong.transports):
+                return replace(made, equivalent=f"it is what {value} of the open policy {policy.name} asks for")
+    return made
 
 
 def _liar(abi: str, revision: str, transport: str, role: Role, made: Made) -> Liar:

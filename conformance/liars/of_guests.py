@@ -57,7 +57,10 @@ class GuestLies:
         most = guest.max_pages
         if guest.max_elements is not None or isinstance(most, Int):
             yield _engine("request", "last-batch-forgotten", guests.ForgetsLastBatch, "It forgets the last, short request.")
+        placed = self.transport.placements[self.call.request].place
         for path in _sent_reserved(self.request, self.call.convert.each if self.call.convert else None):
+            if not placed.get(path.partition(".")[0]):
+                continue
             yield Made(
                 kind="request", name=f"reserved-{path}", what=f"It sends a bit in {path}, which is reserved.",
                 planted=Planted(guest=guests.sends(path)),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from hvabi.abi.expr import Binary, Int, Name, Unary, names
+from hvabi.abi.expr import Attr, Binary, Int, Name, Unary, names
 from hvabi.abi.model import PairPlace, RegisterPlace
 from hvabi.conformance.liars import hosts, model
 from hvabi.conformance.liars.exprs import moved, moved_names, off_by_one
@@ -145,8 +145,20 @@ class HostLies:
                 what=f"It tests {other.id} before {one.id}.",
                 planted=Planted(spec=partial(model.swapped, one=one.id, other=other.id)),
                 hints=(one.id, other.id),
-                equivalent=_disjoint(one, other) or _allowed(one, other),
+                equivalent=_disjoint(one, other) or self._unread(one, other) or _allowed(one, other),
             )
+
+    def _unread(self, one: Rule, other: Rule) -> str | None:
+        """Say that a field of a block cannot be judged where the block cannot be read, or None."""
+        if other.check == "readable":
+            one, other = other, one
+        if one.check != "readable":
+            return None
+        inside = model.blocks_of(self.transport.placements[self.call.request]).get(one.words["of"], [])
+        looked = {name for exprs in other.operands.values() for expr in exprs for name in names(expr)}
+        if looked & set(inside):
+            return f"{one.id} fails where {one.words['of']} cannot be read, and then {other.id} has nothing to judge"
+        return None
 
     # -- answers ------------------------------------------------------------------------------------------------
 
@@ -175,15 +187,47 @@ class HostLies:
         if self.call.absent and self.call.absent[0].value != "allow":
             found.add("out-of-range")
         if convert is not None and convert.to is not None and not convert.to.has_otherwise:
-            found.add("invalid")
+            bits = self._width(convert.to.of)
+            if bits is None or len(convert.to.states) < 1 << bits:
+                found.add("invalid")
         if "limit" not in self.call.outcomes:
             found.add("failed")
         return found
 
+    def _width(self, expr: Expr) -> int | None:
+        """Return the bits of the one field that an expression is, or of what it masks, None where it is neither."""
+        match expr:
+            case Attr(Name(word), name) if word in self.request.fields:
+                layout = self.request.fields[word].word
+                return layout.fields[name].bits if layout is not None and name in layout.fields else None
+            case Name(name) if name in self.request.fields:
+                return self.request.fields[name].bits
+            case Binary("&", _, Int(mask)) if mask & (mask + 1) == 0:
+                return mask.bit_length()
+            case _:
+                return None
+
+    def _widest(self, expr: Expr) -> int:
+        """Return the bits of the widest field that an expression reads on this transport, 0 where it reads none."""
+        todo, seen = set(names(expr)), set()
+        widest = 0
+        while todo:
+            name = todo.pop()
+            seen.add(name)
+            if name in self.call.define:
+                todo |= names(self.call.define[name].expr) - seen
+            if name == "it":
+                widest = 64
+            if name in self.request.fields:
+                place = self.transport.placements[self.call.request].place.get(name, (None,))[0]
+                hi = getattr(place, "hi", None)
+                widest = max(widest, self.request.fields[name].bits if hi is None else hi - getattr(place, "lo", 0) + 1)
+        return widest
+
     def statuses(self) -> Iterator[Made]:
         """Yield a host per status in an answer that answers another of the same enum."""
         for name, words, hints, answer, change, never in self._answers():
-            for path, expr in answer.fields.items():
+            for path, expr in self._placed(answer).items():
                 enum = self._enum(path)
                 other = None if enum is None else self._other(enum, expr)
                 if other is None:
@@ -196,6 +240,12 @@ class HostLies:
                     hints=hints,
                     equivalent=never or self._not_compared(answer, path),
                 )
+
+    def _placed(self, answer: Answer) -> dict[str, Expr]:
+        """Return the fields of an answer that this transport carries."""
+        assert self.call.response is not None  # there is an answer
+        told = self.transport.placements[self.call.response].place
+        return {path: expr for path, expr in answer.fields.items() if told.get(path.partition(".")[0])}
 
     def _not_compared(self, answer: Answer, path: str) -> str | None:
         if path in answer.may_change or path in answer.nonzero:
@@ -227,7 +277,8 @@ class HostLies:
         """Yield hosts whose account of progress is off by one, or that leave a field of an answer out."""
         unit = {"done_bytes": 4096}
         for name, words, hints, answer, change, never in self._answers():
-            for path, expr in answer.fields.items():
+            placed = self._placed(answer)
+            for path, expr in placed.items():
                 used = sorted(names(expr) & set(PROGRESS_NAMES))
                 for local in used:
                     for sign, word in ((1, "more"), (-1, "less")):
@@ -243,8 +294,8 @@ class HostLies:
                             hints=hints,
                             equivalent=never,
                         )
-            for path in answer.fields:
-                if len(answer.fields) > 1 and "." not in path:
+            for path in placed:
+                if len(placed) > 1 and "." not in path:
                     yield Made(
                         kind="field-left-out",
                         name=f"{name}-{path}",
@@ -303,6 +354,8 @@ class HostLies:
                 "unspecified-direction",
             )  # fmt: skip
         for key in ("start", "pages"):
+            if self._widest(getattr(convert, key)) <= 32:
+                continue
             yield self._meaning(
                 f"{key}-low-half", f"It keeps the low 32 bits of the {key} only.",
                 partial(_replaced, **{key: Binary("&", getattr(convert, key), Int(0xFFFFFFFF, 16))}),
@@ -373,7 +426,7 @@ class HostLies:
                     equivalent=self._never_told(name),
                 )  # fmt: skip
             field = self.response.fields[name] if self.response else None
-            if isinstance(place, RegisterPlace) and field is not None and field.bits == 64:
+            if isinstance(place, RegisterPlace) and place.hi is None and field is not None and field.bits == 64:
                 yield Made(
                     kind="truncated", name=f"response-{name}", what=f"It answers the low 32 bits of {name} only.",
                     planted=Planted(host=hosts.writes_low_half(register)),
@@ -433,7 +486,10 @@ class HostLies:
         element = next((rule for rule in self.rules if rule.answer is not None and rule.scope != "call" and rule.answer.fields), refusal)
         convert = self.call.convert
         each = convert.each if convert is not None else None
+        placed = self.transport.placements[self.call.request].place
         for path, expr in _reserved_paths(self.request, each):
+            if not placed.get((each or "") if path.startswith("it.") else path.partition(".")[0]):
+                continue
             pattern = element if path.startswith("it.") else refusal
             if pattern is None:
                 continue

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from hvabi.conformance.connect import SimpleConnector
 from hvabi.conformance.inprocess import DirectConnection
 from hvabi.conformance.result import CaseResult, Verdict
+from hvabi.conformance.run import switched_policies
 from hvabi.conformance.supervise import GivenUp, Supervisor
 
 if TYPE_CHECKING:
@@ -163,8 +164,11 @@ def _one(liar: Liar, cases: list[Case], run: Run) -> Caught:
     catches: list[Catch] = []
     tried = skipped = more = 0
     results = run(liar, _likely_first(liar, cases))
+    shown: list[CaseResult] = []
     for result in results:
         tried += 1
+        if result.policies:
+            shown.append(result)
         if result.verdict in (Verdict.SKIP, Verdict.NOT_RUN):
             skipped += 1
         elif result.verdict not in _GOOD:
@@ -175,6 +179,9 @@ def _one(liar: Liar, cases: list[Case], run: Run) -> Caught:
     close = getattr(results, "close", None)
     if close is not None:
         close()
+    if not catches:
+        # No case alone shows it, but the run does: one implementation cannot have it both ways.
+        catches += [Catch(case="the whole run", verdict=Verdict.FAIL, message=text) for text in switched_policies(shown)]
     return Caught(liar=liar, by=tuple(catches), tried=tried, skipped=skipped)
 
 

@@ -97,7 +97,7 @@ def quick(text: str) -> Any:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("unix:{}/none.sock", "nobody answers"), ("tcp:127.0.0.1:1", "nobody answers"), ("tcp:no.host.invalid:1", "nobody"),
+    [("unix:{}/none.sock", "nobody answers"), ("tcp:127.0.0.1:1", "nobody answers"), ("tcp:no.host.invalid:1", "nob"),
      ("unix:listen:{}/a.sock", "nobody connected"), ("unix:listen:{}/none/a.sock", "cannot listen"),
      ("serial:{}/tty", "cannot be opened"), ("serial:{}", "is no device"), ("cmd:{}/none", "No such file")],
 )  # fmt: skip

@@ -47,7 +47,7 @@ _SETTINGS = settings(
 )
 
 
-# -- what is compared -------------------------------------------------------------------------------------------------
+# -- what is compared ----------------------------------------------------------------------------------------
 
 
 def combos_of(abi: str) -> Iterator[tuple[str, Combo]]:
@@ -112,13 +112,12 @@ def read_request(combo: Combo, sent: Input) -> dict[str, Any]:
 
 
 def selected(combo: Combo, sent: Input) -> Input:
-    """Return the input under the name of the call that its own bits select, where an ABI has several."""
-    for name in combo.calls if len(combo.calls) > 1 else ():
-        codec = combo.codec(combo.calls[name].request, sent.config)
-        source = Sent(sent.regs, sent.mem)
-        fields = Fields(codec.message.fields, lambda field, c=codec, s=source: c.placer.fetch(field, Scope(c.static), s))
-        constant = [field for field, item in codec.message.fields.items() if item.const is not None]
-        if all(fields[field] == Scope(codec.static).int(codec.message.fields[field].const) for field in constant):
+    """Return the input under the name of the call that its own bits select, the first where none is selected."""
+    for name, call in combo.calls.items():
+        codec = combo.codec(call.request, sent.config)
+        scope, source = Scope(codec.static), Sent(sent.regs, sent.mem)
+        constants = {field: item.const for field, item in codec.message.fields.items() if item.const is not None}
+        if all(codec.placer.fetch(field, scope, source) == scope.int(expr) for field, expr in constants.items()):
             return replace(sent, call=name)
     return replace(sent, call=next(iter(combo.calls)))
 
@@ -240,7 +239,7 @@ def compare(combo: Combo, random: Any, profile: str) -> tuple[HostAnswer, tuple[
     return answer, expected
 
 
-# -- the two agree ----------------------------------------------------------------------------------------------------
+# -- the two agree -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", COMBOS)
@@ -295,7 +294,7 @@ def test_a_wrong_answer_is_told_from_a_right_one() -> None:
         assert differences(wanted, sent, *one)
 
 
-# -- the two share nothing that judges ----------------------------------------------------------------------------------
+# -- the two share nothing that judges -----------------------------------------------------------------------
 
 ORACLE = Path(hvabi.conformance.oracle.__file__).parent
 FORBIDDEN = ("hvabi.adapters", "hvabi.backend", "hvabi.conformance.iut")
@@ -305,8 +304,14 @@ PARSING = {
 }  # fmt: skip
 """What the oracle may take from the expression language: the tree and what makes or prints it."""
 PLACING = {"placed.py": {"hvabi.abi.scope", "hvabi.abi.placing"}}
-"""The one exception: the codec's placing of single fields works out addresses of blocks with the shared evaluator."""
-EVALUATING = {"hvabi.abi.scope", "hvabi.abi.placing", "hvabi.abi.codec", "hvabi.abi.expr_codegen", "hvabi.abi.expr_runtime"}
+"""The one exception: the codec's placing of fields works out where blocks lie with the shared evaluator."""
+EVALUATING = {
+    "hvabi.abi.scope",
+    "hvabi.abi.placing",
+    "hvabi.abi.codec",
+    "hvabi.abi.expr_codegen",
+    "hvabi.abi.expr_runtime",
+}
 
 
 def imports_of(file: Path) -> Iterator[tuple[str, str]]:

@@ -332,7 +332,8 @@ def test_the_rule_behind_an_answer_can_lower_the_level_and_never_raise_it() -> N
 def test_replay_lays_registers_over_and_calls_again_without_memory_and_fault() -> None:
     canned = Canned({1: [replays(rcx=5), replays(rdx=6), returns(r10=0)]}, query=NOTHING)
     step = HostStep(
-        regs={"r12": 1, "rcx": 1, "rdx": 2}, mem=((0x1000, b"\1"),), inject=Inject(fault="stop-after", arguments={"pages": 1}),
+        regs={"r12": 1, "rcx": 1, "rdx": 2}, mem=((0x1000, b"\1"),),
+        inject=Inject(fault="stop-after", arguments={"pages": 1}),
         expected=(Expected(regs={"r10": 0, "rcx": 5, "rdx": 6}),),
     )  # fmt: skip
     run = canned.run(host_case(1, steps=(step,)))
