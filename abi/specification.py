@@ -100,7 +100,11 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abi:
-    """One ABI. A `draft` is read, linted and coded, but no adapter serves it yet. `revision` and `profile` are set once it is resolved; then no item has another revision or policy."""
+    """One ABI.
+
+    A `draft` is read, linted and coded, but no adapter serves it yet. `revision` and `profile` are set once it is
+    resolved; then no item has another revision or policy.
+    """
 
     id: str
     title: str

@@ -180,9 +180,7 @@ class _Cases(pytest.Collector):
     def collect(self) -> Iterator[pytest.Item]:
         """Yield every case as a test."""
         for case in self.plugin.cases.values():
-            yield CaseItem.from_parent(
-                self, name=case.id, nodeid=f"hvabi::{case.id}", case=case, plugin=self.plugin
-            )
+            yield CaseItem.from_parent(self, name=case.id, nodeid=f"hvabi::{case.id}", case=case, plugin=self.plugin)
 
 
 class CaseItem(pytest.Item):

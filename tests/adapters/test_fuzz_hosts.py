@@ -156,9 +156,10 @@ class Reading:
         if convert.each is None:
             return [self._part(self.scope)]
         items = self.request[convert.each]
+        first = self.first()
         last = self.scope.int(convert.count) if convert.count is not None else len(items)
         return [
-            self._part(self.scope.with_locals(it=item, index=index)) if index >= self.first() else (0, 0, None)
+            self._part(self.scope.with_locals(it=item, index=index)) if index >= first else (0, 0, None)
             for index, item in enumerate(items[: max(last, 0)])
         ]
 
@@ -270,15 +271,12 @@ class Reading:
                 )
         return False
 
-    def fact_after(self, fact: str, index: int) -> PageState | None:
+    def fact_after(self, expr: Expr, index: int) -> PageState:
         """Return what a fact becomes on the pages of a part that is done: SHARED stands for true."""
-        convert = self.call.convert
-        if convert is None or fact not in convert.facts:
-            return None
-        scope = self.scope
-        if convert.each is not None:
+        convert, scope = self.call.convert, self.scope
+        if convert is not None and convert.each is not None:
             scope = scope.with_locals(it=self.request[convert.each][index], index=index)
-        return PageState.SHARED if scope.true(convert.facts[fact]) else PageState.PRIVATE
+        return PageState.SHARED if scope.true(expr) else PageState.PRIVATE
 
     # -- bytes --------------------------------------------------------------------------------------------------
 
@@ -482,11 +480,11 @@ class Fuzzer:
             parts = []  # a request that cannot be read names no pages, and an answer to it none that are done
         wanted = laid(before, parts)
         assert after == wanted, f"the answer reports {wanted}, the pages are {after}: {reading.answer}"
+        changes = reading.call.convert.facts if reading.call.convert is not None else {}
         for fact in reading.combo.abi.facts:
             truth = laid([(a, b, PageState.SHARED) for name, a, b in given.facts if name == fact], [])
-            for index, (start, pages, _) in enumerate(parts):
-                to = reading.fact_after(fact, index)
-                truth = laid(truth, [(start, pages, to)])
+            for index, (start, pages, _) in enumerate(parts if fact in changes else ()):
+                truth = laid(truth, [(start, pages, reading.fact_after(changes[fact], index))])
             found = [(run.start, run.end, PageState.SHARED) for run in backend.fact_runs(fact)]
             assert found == truth, f"fact {fact}: the answer reports {truth}, the pages are {found}: {reading.answer}"
 
