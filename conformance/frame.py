@@ -20,6 +20,7 @@ VERSION = 1
 MAX_LINE = 1 << 20
 """Longest line in bytes, prefix and line end included."""
 
+_ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _HEX_NUMBER = re.compile(r"0x[0-9a-f]+\Z")
 _HEX_BYTES = re.compile(r"(?:[0-9a-f]{2})*\Z")
 _REGISTER = re.compile(r"[a-z][a-z0-9_]{0,31}\Z")
@@ -53,7 +54,7 @@ def parse_line(line: str) -> dict[str, Any] | None:
 
 def format_line(value: Mapping[str, Any]) -> str:
     """Return an object as a line, with its end."""
-    return PREFIX + json.dumps(value, separators=(",", ":")) + "\n"
+    return PREFIX + _ENCODE(value) + "\n"
 
 
 def read_lines(stream: BinaryIO) -> Iterator[str | None]:
