@@ -106,20 +106,21 @@ def nothing(cases: Sequence[Case], selection: Selection, profile: str) -> UsageE
         if left:
             words = " ".join(f"{_OPTIONS[name]}{value}" for value in getattr(selection, name))
             hints.append(f"without {words}: {left} case{'' if left == 1 else 's'}")
-    for name in given if not hints else ():
+    for name in given if not hints and len(given) > 1 else ():
         left = sum(map(Selection(**{name: getattr(selection, name)}).takes, usable))
         words = " ".join(f"{_OPTIONS[name]}{value}" for value in getattr(selection, name))
         hints.append(f"{words} alone: {left} case{'' if left == 1 else 's'}")
     return UsageError(
         f"no case is selected: none of {len(usable)} under profile {profile} fits {asked or 'this'}",
         code="nothing-selected",
-        hint="; ".join(hints) or "hvabi coverage shows which rules have cases",
+        hint="; ".join(hints) or "hvabi coverage lists the rules with their cases, hvabi explain GLOB the cases",
     )
 
 
 def unknown_case(name: str, ids: Sequence[str]) -> UsageError:
     """Return the error for a case id that does not exist, with the nearest ones."""
-    near = difflib.get_close_matches(name[:200], ids, n=3, cutoff=0.7)
+    begins = [ident for ident in ids if ident.startswith(name)] if len(name) > 8 else []
+    near = begins[:3] or difflib.get_close_matches(name[:200], ids, n=3, cutoff=0.7)
     if near:
         hint = f"did you mean {' or '.join(near)}?"
     else:

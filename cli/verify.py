@@ -56,7 +56,15 @@ def _show(report: VerifyReport) -> None:
     rows = []
     for row in report.rows:
         state = "FAILED" if row.failures else "draft" if row.draft else "ok"
-        counts = (row.rules, row.codecs, row.examples, row.host_examples, row.conversations, row.cases, len(row.failures))
+        counts = (
+            row.rules,
+            row.codecs,
+            row.examples,
+            row.host_examples,
+            row.conversations,
+            row.cases,
+            len(row.failures),
+        )
         rows.append((f"{row.abi}@{row.revision}", *map(str, counts), f"{row.seconds:.2f}", state))
     header = ("abi", "rules", "codecs", "examples", "by host", "talks", "cases", "failed", "s", "")
     for line in table(rows, max(width, 80), header=header, widest=44, room=6):

@@ -7,6 +7,7 @@
 - ``serial:PATH[,BAUD]``: a serial line or a pseudo terminal, 115200 by default, raw, no flow control.
 - ``py:pkg.mod[:attr]``: in this process, see `hvabi.conformance.inprocess`.
 - ``builtin``: the bundled adapters, in this process.
+- ``replay:PATH``: answers from a transcript, see `hvabi.conformance.transcript`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ CONNECT_SECONDS = 5.0
 """How long a connection that is refused is tried again: a VM may still be starting."""
 ACCEPT_SECONDS = 30.0
 """How long the runner waits for an implementation to connect."""
-KINDS = ("cmd", "unix", "tcp", "serial", "py", "builtin")
+KINDS = ("cmd", "unix", "tcp", "serial", "py", "builtin", "replay")
 
 
 class Connector(Protocol):
@@ -69,7 +70,10 @@ class SimpleConnector:
 def parse_connector(
     text: str, *, connect_seconds: float = CONNECT_SECONDS, accept_seconds: float = ACCEPT_SECONDS
 ) -> Connector:
-    """Return the connector that a string names. Raises `UsageError` ``bad-connector``; nothing is started yet."""
+    """Return the connector that a string names; nothing is started yet.
+
+    Raises `UsageError` ``bad-connector``, or for a transcript ``no-file`` or ``bad-transcript``.
+    """
     kind, colon, rest = text.partition(":")
     if kind == "builtin" and not colon:
         return SimpleConnector(text, _builtin)
@@ -82,6 +86,10 @@ def parse_connector(
         return _serial(text, rest)
     if kind == "py":
         return _python(text, rest)
+    if kind == "replay":
+        from hvabi.conformance.transcript import ReplayConnector
+
+        return ReplayConnector(rest)
     listens = rest.startswith("listen:")
     place = rest.removeprefix("listen:")
     family, address = (socket.AF_UNIX, _path(place)) if kind == "unix" else _tcp(place)

@@ -30,6 +30,7 @@ import re
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,7 @@ class Known:
         return bool(_GLOB.search(self.case))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class KnownFailures:
     """The entries of one file in order."""
 
@@ -84,8 +85,16 @@ class KnownFailures:
 
     def entry_for(self, ident: str) -> Known | None:
         """Return the entry that counts for a case."""
-        whole = next((entry for entry in self.entries if entry.case == ident), None)
-        return whole or next((entry for entry in self.entries if matches(ident, entry.case)), None)
+        whole = self._whole.get(ident)
+        return whole or next((entry for entry in self._globs if matches(ident, entry.case)), None)
+
+    @cached_property
+    def _whole(self) -> dict[str, Known]:
+        return {entry.case: entry for entry in reversed(self.entries)}
+
+    @cached_property
+    def _globs(self) -> list[Known]:
+        return [entry for entry in self.entries if entry.is_glob]
 
     def apply(
         self, results: Sequence[CaseResult], cases: Iterable[Case], *, today: datetime.date | None = None

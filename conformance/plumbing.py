@@ -93,7 +93,7 @@ def profile_cases(abi: str, profile: str) -> Iterator[Case]:
 def check_all(
     abis: Iterable[str] | None = None, *, progress: Callable[[str], None] | None = None, jobs: int | None = None
 ) -> tuple[Checked, ...]:
-    """Run all tasks, in the order of `tasks`, in up to `jobs` processes: by default one for each processor, at most 4."""
+    """Run all tasks, in the order of `tasks`, in up to `jobs` processes; by default one per processor, at most 4."""
     todo = tasks(abis)
     tell = progress or (lambda name: None)
     count = min(jobs if jobs is not None else processors(), MOST_PROCESSES, len(todo))

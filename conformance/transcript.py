@@ -182,7 +182,7 @@ class ReplayConnector:
     parallel = False
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.name = f"transcript {path}"
+        self.name = f"replay:{path}"
         self._lines: dict[int, list[Record]] = {}
         for record in read_transcript(path):
             if record.dir in "<>":

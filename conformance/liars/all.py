@@ -115,7 +115,9 @@ def _with_reasons(abi: str, every: list[Liar]) -> Iterator[Liar]:
     stale = [pattern for pattern, _ in reasons if pattern not in used]
     if stale:
         raise HvAbiError(
-            f"the reason for {stale[0]} is about no liar", code="stale-equivalent", hint="take it out of equivalent.yaml"
+            f"the reason for {stale[0]} is about no liar",
+            code="stale-equivalent",
+            hint="take it out of equivalent.yaml",
         )
 
 

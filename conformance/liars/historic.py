@@ -1,2 +1,184 @@
+"""Liars of historic bugs, from ``historic.yaml``: a change of the specification, an engine, or both."""
+
 from __future__ import annotations
-def historic(abi): return ()
+
+from dataclasses import replace
+from functools import cache, partial
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from hvabi.abi.errors import HvAbiError
+from hvabi.abi.expr import Int, parse
+from hvabi.abi.registry import bundled, load
+from hvabi.abi.scope import enum_names
+from hvabi.conformance.liars import guests, hosts, model, nodes
+from hvabi.conformance.liars.liar import Liar, Planted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from hvabi.abi.calls import Progress
+    from hvabi.abi.specification import Abi
+
+_FOR_EVER = 1 << 40
+
+
+@cache
+def _bugs() -> tuple[Mapping[str, Any], ...]:
+    text = resources.files("hvabi.conformance.liars").joinpath("historic.yaml").read_text("utf-8")
+    return tuple(yaml.safe_load(text)["bugs"])
+
+
+def historic(abi: str) -> Iterator[Liar]:
+    """Yield the liars of historic bugs of an ABI, one per revision and transport that the bug fits."""
+    for row in _bugs():
+        if row["abi"] != abi:
+            continue
+        for revision in row.get("revisions", bundled(abi).revisions):
+            for transport in row.get("transports", load(abi, revision=revision).abi.transports):
+                yield _liar(row, revision, transport)
+
+
+def _liar(row: Mapping[str, Any], revision: str, transport: str) -> Liar:
+    number = row["bug"]
+    engine = _engine(row["engine"]) if "engine" in row else None
+    role = row["role"]
+    return Liar(
+        id=f"{row['abi']}@{revision}.{role}.{transport}.bug.{number}",
+        abi=row["abi"],
+        revision=revision,
+        transport=transport,
+        role=role,
+        family="historic",
+        what=row["what"],
+        planted=Planted(
+            spec=partial(_changed, rows=row["change"]) if "change" in row else None,
+            host=engine if role == "host" else None,
+            guest=engine if role == "guest" else None,
+        ),
+        hints=(f"-{number.partition('-')[0].lower()}-",),
+        reference=row.get("reference"),
+    )
+
+
+def _engine(name: str) -> type[Any]:
+    for module in (hosts, nodes, guests):
+        if hasattr(module, name):
+            found: type[Any] = getattr(module, name)
+            return found
+    raise HvAbiError(f"historic.yaml: there is no engine {name}", code="unknown-engine")
+
+
+def _changed(abi: Abi, rows: list[dict[str, Any]]) -> Abi:
+    for row in rows:
+        key = next(iter(row))
+        if key not in _CHANGES:
+            raise HvAbiError(f"historic.yaml: there is no change {key}", code="unknown-change")
+        after = _CHANGES[key](abi, row)
+        if after == abi:
+            raise HvAbiError(f"historic.yaml: {row} changes nothing of {abi.id}", code="no-change")
+        abi = after
+    return abi
+
+
+def _skip_rule(abi: Abi, row: dict[str, Any]) -> Abi:
+    return model.without_rule(abi, row["skip-rule"])
+
+
+def _rule(abi: Abi, row: dict[str, Any]) -> Abi:
+    """Change operands of a rule, or put another one with its answer before it."""
+    old = model.convert_call(abi).rule(row["rule"])
+    if old is None:
+        raise HvAbiError(f"historic.yaml: there is no rule {row['rule']}", code="unknown-rule")
+    operands = {name: (parse(str(text)),) for name, text in row.items() if name not in ("rule", "add-before", "check")}
+    if not row.get("add-before"):
+        return model.with_rule(abi, replace(old, operands={**old.operands, **operands}))
+    added = replace(old, id=f"{old.id}-BUG", check=row["check"], operands=operands, words={}, when=None)
+    rules = model.convert_call(abi).rules
+    at = rules.index(old)
+    return model.with_rules(abi, (*rules[:at], added, *rules[at:]))
+
+
+def _define(abi: Abi, row: dict[str, Any]) -> Abi:
+    call = model.convert_call(abi)
+    item = replace(call.define[row["define"]], expr=parse(str(row["expr"])))
+    return model.with_call(abi, replace(call, define={**call.define, item.name: item}))
+
+
+def _outcome(abi: Abi, row: dict[str, Any]) -> Abi:
+    answers = model.convert_call(abi).outcomes[row["outcome"]]
+    number = next(number for number, answer in enumerate(answers) if row["field"] in answer.fields)
+    change = partial(model.with_answer_field, field=row["field"], expr=parse(str(row["expr"])))
+    return model.with_outcome(abi, row["outcome"], number, change)
+
+
+def _direction(abi: Abi, row: dict[str, Any]) -> Abi:
+    to = model.convert_call(abi).convert.to  # type: ignore[union-attr]  # bugs of this kind are of calls that convert
+    assert to is not None  # and that have a direction
+    if row["direction"] == "else":
+        changed = replace(to, otherwise=row["to"], has_otherwise=True)
+    else:
+        number = enum_names(abi)[row["direction"]]
+        changed = replace(to, states={**to.states, number: row["to"]})
+    return model.with_convert(abi, lambda convert: replace(convert, to=changed))
+
+
+def _direction_of(abi: Abi, row: dict[str, Any]) -> Abi:
+    of = parse(row["direction-of"])
+    return model.with_convert(
+        abi,
+        lambda convert: replace(convert, to=replace(convert.to, of=of)),  # type: ignore[type-var]  # it has a direction
+    )
+
+
+def _errno(abi: Abi, row: dict[str, Any]) -> Abi:
+    call = model.convert_call(abi)
+    assert call.vmm is not None  # bugs of this kind are of split hosts
+    rows = tuple(
+        replace(item, outcome=row["outcome"], answer=None) if item.errno == row["errno"] else item
+        for item in call.vmm.errno
+    )
+    return model.with_call(abi, replace(call, vmm=replace(call.vmm, errno=rows)))
+
+
+def _progress(key: str) -> Callable[[Abi, dict[str, Any]], Abi]:
+    name = key.replace("-", "_")
+    return lambda abi, row: model.with_progress(abi, lambda old: replace(old, **{name: parse(row[key])}))
+
+
+def _next(abi: Abi, row: dict[str, Any]) -> Abi:
+    def change(progress: Progress) -> Progress:
+        return replace(progress, next={**progress.next, row["next"]: parse(row["expr"])})
+
+    return model.with_progress(abi, change)
+
+
+def _for_ever(abi: Abi, row: dict[str, Any]) -> Abi:
+    return model.with_progress(abi, lambda old: replace(old, stalls=_FOR_EVER, bound=Int(_FOR_EVER)))
+
+
+def _steps(abi: Abi, row: dict[str, Any]) -> Abi:
+    call = model.convert_call(abi)
+    assert call.guest is not None  # bugs of this kind are of guests
+    guest = replace(call.guest, steps_before=row["steps-before"], steps_after=row["steps-after"])
+    return model.with_call(abi, replace(call, guest=guest))
+
+
+_CHANGES: Mapping[str, Callable[[Abi, dict[str, Any]], Abi]] = {
+    "skip-rule": _skip_rule,
+    "rule": _rule,
+    "define": _define,
+    "outcome": _outcome,
+    "direction": _direction,
+    "direction-of": _direction_of,
+    "errno": _errno,
+    "done-when": _progress("done-when"),
+    "again-when": _progress("again-when"),
+    "next": _next,
+    "for-ever": _for_ever,
+    "steps-before": _steps,
+}
+
+__all__ = ["historic"]

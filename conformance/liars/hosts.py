@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hvabi.abi.errors import HvAbiError
+from hvabi.abi.errors import CodecError, HvAbiError
 from hvabi.adapters.host import Host, _HostCall
+from hvabi.adapters.values import Injection
 from hvabi.adapters.work import Work
-from hvabi.backend import Backend, CallMemory, Conversion, ModelError, Outcome, Status
+from hvabi.backend import Backend, CallMemory, Conversion, ModelError, Outcome, PageState, Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hvabi.abi.calls import Answer, Rule
+    from hvabi.abi.expr import Expr
     from hvabi.abi.scope import Scope
     from hvabi.adapters.host import HostCall
-    from hvabi.adapters.values import HostAnswer, Injection
+    from hvabi.adapters.values import HostAnswer
 
 
 class LyingHost(Host):
@@ -43,8 +46,6 @@ class LyingHost(Host):
         exits: bool = False,
     ) -> HostCall:
         """Do the call the wrong way."""
-        from hvabi.adapters.values import Injection
-
         faults = self.faults(inject or Injection())
         answer = yield from self.call_class(self, regs, cpl, faults, exits=exits and self.asks).run()
         return self.changed(answer, regs)
@@ -197,6 +198,11 @@ class _ReadsAgain(_HostCall):
             self.open(self.definition)
         return found
 
+    def write_fields(self, fields: Mapping[str, Expr], scope: Scope) -> None:
+        """Leave out what does not fit: a number that was read the second time can be anything."""
+        with contextlib.suppress(CodecError):
+            super().write_fields(fields, scope)
+
 
 class ReadsTwice(LyingHost):
     """Judges what it reads first and does what it reads the second time."""
@@ -232,6 +238,18 @@ class _StartsLate(Backend):
         return super().convert(Conversion(conversion.start + 1, conversion.page_count - 1, conversion.to), **keywords)
 
 
+class _FirstRangeOnly(Backend):
+    def convert(self, conversion: Conversion, **keywords: Any) -> Outcome:
+        """Stop behind the first run of pages that changes."""
+        if conversion.to is PageState.PRIVATE:
+            for run in self.query():
+                low, high = max(run.start, conversion.start), min(run.end, conversion.end)
+                if low < high:
+                    super().convert(Conversion(low, high - low, conversion.to), **keywords)
+                    return Outcome(Status.DONE, conversion.page_count, conversion.end)
+        return super().convert(conversion, **keywords)
+
+
 class _Lazy(Backend):
     def convert(self, conversion: Conversion, **keywords: Any) -> Outcome:
         """Do nothing and say that all is done."""
@@ -248,6 +266,12 @@ class ForgetsLastPage(LyingHost):
     """Leaves the last page of every piece as it was."""
 
     backend_class = _ForgetsLast
+
+
+class FirstRangeOnly(LyingHost):
+    """Makes only the first of several shared ranges private."""
+
+    backend_class = _FirstRangeOnly
 
 
 class OverrunsByOne(LyingHost):

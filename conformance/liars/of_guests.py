@@ -49,14 +49,24 @@ class GuestLies:
         yield _engine("request", "one-page-more", guests.OnePageMore, "It asks for the page behind the range too.")
         yield _engine("request", "one-page-less", guests.OnePageLess, "It forgets the last page and believes it done.")
         yield _engine("request", "no-call", guests.NeverCalls, "It makes no call and believes that all is done.")
-        yield _engine("request", "switched-off", guests.CallsWhereSwitchedOff, "It makes the call where it is not offered.", "none")
+        yield _engine(
+            "request",
+            "switched-off",
+            guests.CallsWhereSwitchedOff,
+            "It makes the call where it is not offered.",
+            "none",
+        )
         yield _engine("request", "unaligned", guests.RoundsUnaligned, "It rounds an unaligned address down.", "none")
         yield _engine("request", "nothing", guests.CallsForNothing, "It takes an empty range for one page.", "none")
         if guest.max_elements is not None:
-            yield _engine("request", "full-batches-only", guests.FullBatchesOnly, "It makes the call only once the list is full.")
+            yield _engine(
+                "request", "full-batches-only", guests.FullBatchesOnly, "It makes the call only once the list is full."
+            )
         most = guest.max_pages
         if guest.max_elements is not None or isinstance(most, Int):
-            yield _engine("request", "last-batch-forgotten", guests.ForgetsLastBatch, "It forgets the last, short request.")
+            yield _engine(
+                "request", "last-batch-forgotten", guests.ForgetsLastBatch, "It forgets the last, short request."
+            )
         placed = self.transport.placements[self.call.request].place
         for path in _sent_reserved(self.request, self.call.convert.each if self.call.convert else None):
             if not placed.get(path.partition(".")[0]):
@@ -67,11 +77,16 @@ class GuestLies:
             )  # fmt: skip
         for path, expr in guest.request.items():
             for name in sorted(names(expr) & {"start"}):
-                wrong = rewrite(expr, lambda node, name=name: moved(node, 4096) if isinstance(node, Name) and node.name == name else None)  # type: ignore[misc]  # bound per loop
+                wrong = rewrite(
+                    expr,
+                    lambda node, name=name: moved(node, 4096) if isinstance(node, Name) and node.name == name else None,
+                )  # type: ignore[misc]  # bound per loop
                 yield self._sent(f"{path}-one-page-on", f"Its {path} is one page too far.", path, wrong)
         for path, expr in guest.element.items():
             if "start" in names(expr):
-                wrong = rewrite(expr, lambda node: moved(node, 4096) if isinstance(node, Name) and node.name == "start" else None)
+                wrong = rewrite(
+                    expr, lambda node: moved(node, 4096) if isinstance(node, Name) and node.name == "start" else None
+                )
                 yield Made(
                     kind="request", name=f"element-{path}-one-page-on", what=f"{path} of its elements is one page too far.",
                     planted=Planted(spec=partial(_with_guest, element={**guest.element, path: wrong})),
@@ -80,12 +95,26 @@ class GuestLies:
     def _sent(self, name: str, what: str, path: str, expr: Expr) -> Made:
         guest = self.call.guest
         assert guest is not None  # as above
-        return Made(kind="request", name=name, what=what, planted=Planted(spec=partial(_with_guest, request={**guest.request, path: expr})))
+        return Made(
+            kind="request",
+            name=name,
+            what=what,
+            planted=Planted(spec=partial(_with_guest, request={**guest.request, path: expr})),
+        )
 
     def beliefs(self) -> Iterator[Made]:
         """Yield guests that draw the wrong conclusion from an answer."""
-        yield _engine("belief", "all-after-failure", guests.BelievesAll, "It believes everything done after a failure.", "refused", "none-for-ever")
-        yield _engine("belief", "done-after-failure", guests.SaysDone, "It calls a failure a success.", "refused", "none-for-ever")
+        yield _engine(
+            "belief",
+            "all-after-failure",
+            guests.BelievesAll,
+            "It believes everything done after a failure.",
+            "refused",
+            "none-for-ever",
+        )
+        yield _engine(
+            "belief", "done-after-failure", guests.SaysDone, "It calls a failure a success.", "refused", "none-for-ever"
+        )
         yield _engine("belief", "answer-ignored", guests.IgnoresAnswers, "It does not look at the answer.", "refused")
         if self.call.guest is not None and self.call.guest.steps_after:
             yield _engine(
@@ -107,7 +136,8 @@ class GuestLies:
                 name=rule.id,
                 what=f"It does not look at {rule.id}: {rule.text}",
                 planted=Planted(
-                    spec=partial(model.without_rule, rule_id=rule.id),
+                    # Where there is no progress, a guest would see by the outcome that something is wrong.
+                    spec=partial(model.without_rule if progress is not None else _without_check, rule_id=rule.id),
                     # What the guest's own account of progress would catch anyway, it must not catch here.
                     guest=guests.Lenient if lenient else None,
                 ),
@@ -137,13 +167,23 @@ class GuestLies:
                     yield self._other(f"resumes-one-{word}", f"It goes on one {progress.unit if progress.unit != 'byte' else 'page'} too {word}.",
                                       partial(_with_next, changed=changed))  # fmt: skip
         if progress.resume == "same-buffer":
-            yield _engine("progress", "resumes-one-late", guests.OneElementLate, "It goes on one element too late.", "progress")
-            yield _engine("progress", "resumes-one-early", guests.OneElementEarly, "It goes on one element too early.", "progress")
-            yield _engine("progress", "buffer-taken-over", guests.TakesBuffer, "It goes on with all that the host wrote into its buffer.", "lie")
+            yield _engine(
+                "progress", "resumes-one-late", guests.OneElementLate, "It goes on one element too late.", "progress"
+            )
+            yield _engine(
+                "progress", "resumes-one-early", guests.OneElementEarly, "It goes on one element too early.", "progress"
+            )
+            yield _engine(
+                "progress",
+                "buffer-taken-over",
+                guests.TakesBuffer,
+                "It goes on with all that the host wrote into its buffer.",
+                "lie",
+            )
         yield Made(
             kind="progress", name="backwards-accepted", what="It takes any progress that it is told, backwards too.",
             hints=tuple(rule.id for rule in self.call.rules if _about_progress(rule, progress)),
-            planted=Planted(guest=guests.Forgetful, spec=_without_progress_rules),
+            planted=Planted(guest=guests.Forgetful, spec=_without_checks_of_progress),
         )  # fmt: skip
 
     def _answered(self) -> set[str]:
@@ -157,7 +197,9 @@ class GuestLies:
 
 
 def _engine(kind: str, name: str, bug: type[Guest], what: str, *hints: str, equivalent: str | None = None) -> Made:
-    return Made(kind=kind, name=name, what=what, planted=Planted(guest=bug), hints=hints or ("done",), equivalent=equivalent)
+    return Made(
+        kind=kind, name=name, what=what, planted=Planted(guest=bug), hints=hints or ("done",), equivalent=equivalent
+    )
 
 
 def _with_guest(abi: Abi, **changes: object) -> Abi:
@@ -190,19 +232,38 @@ def _off(progress: Progress, sign: int, answered: set[str]) -> dict[str, Expr] |
     return changed if changed != dict(progress.next) else None
 
 
-def _without_progress_rules(abi: Abi) -> Abi:
+def _without_checks_of_progress(abi: Abi) -> Abi:
+    """Return the ABI without all that would stop a guest that follows any progress."""
     call = model.convert_call(abi)
     progress = call.progress
     assert progress is not None  # the caller has looked
-    return model.with_rules(
-        abi, tuple(rule for rule in call.rules if rule.on != "response" or not _about_progress(rule, progress))
+    rules = tuple(rule for rule in call.rules if rule.on != "response" or not _about_progress(rule, progress))
+    endless = replace(progress, stalls=1 << 40, bound=_FOR_EVER)
+    return model.with_call(abi, replace(call, rules=rules, progress=endless))
+
+
+def _without_check(abi: Abi, rule_id: str) -> Abi:
+    """Return the ABI without a rule, and with an outcome `done` that does not show what the rule is about."""
+    call = model.convert_call(abi)
+    rule = call.rule(rule_id)
+    assert rule is not None  # the caller took the id from this ABI
+    looked = {
+        path.removeprefix("response.") for exprs in rule.operands.values() for expr in exprs for path in paths(expr)
+    }
+    done = tuple(
+        replace(answer, fields={name: expr for name, expr in answer.fields.items() if name not in looked})
+        for answer in call.outcomes.get("done", ())
     )
+    changed = replace(call, outcomes={**call.outcomes, "done": done})
+    return model.without_rule(model.with_call(abi, changed), rule_id)
 
 
 def _about_progress(rule: Rule, progress: Progress) -> bool:
     """Whether a rule looks at what the guest's account of progress looks at too."""
     counted = {path.removeprefix("response.") for path in paths(progress.completed)}
-    looked = {path.removeprefix("response.") for exprs in rule.operands.values() for expr in exprs for path in paths(expr)}
+    looked = {
+        path.removeprefix("response.") for exprs in rule.operands.values() for expr in exprs for path in paths(expr)
+    }
     return bool(counted & looked)
 
 

@@ -116,7 +116,9 @@ class HostLies:
                 for number in range(len(operands_of)):
                     left = (*operands_of[:number], *operands_of[number + 1 :])
                     operands = {**rule.operands, "of": left}
-                    yield self._other_rule(rule, f"without-operand-{number}", "one operand is not tested", operands=operands)
+                    yield self._other_rule(
+                        rule, f"without-operand-{number}", "one operand is not tested", operands=operands
+                    )
             if rule.when is not None:
                 yield self._other_rule(rule, "always", "it is tested where it does not hold", when=None)
 
@@ -162,7 +164,11 @@ class HostLies:
 
     # -- answers ------------------------------------------------------------------------------------------------
 
-    def _answers(self) -> Iterator[tuple[str, str, tuple[str, ...], Answer, Callable[[Abi, Callable[[Answer], Answer]], Abi], str | None]]:
+    def _answers(
+        self,
+    ) -> Iterator[
+        tuple[str, str, tuple[str, ...], Answer, Callable[[Abi, Callable[[Answer], Answer]], Abi], str | None]
+    ]:
         """Yield name, words for it, hints, the answer, how to change it, and why it may never be seen."""
         for rule in self.rules:
             if rule.answer is not None and rule.answer.end in ("return", "replay"):
@@ -170,9 +176,20 @@ class HostLies:
         shown = self.shown()
         for status in self.call.outcomes:
             for number, answer in model.answers_of(self.call.outcomes, status, self.transport.name)[:1]:
-                never = None if status in shown else f"no request and no fault of the protocol makes this model host say `{status}`"
+                never = (
+                    None
+                    if status in shown
+                    else f"no request and no fault of the protocol makes this model host say `{status}`"
+                )
                 if answer.end in ("return", "replay"):
-                    yield status, f"the outcome `{status}`", (f".{status}",), answer, partial(_change_outcome, status, number), never
+                    yield (
+                        status,
+                        f"the outcome `{status}`",
+                        (f".{status}",),
+                        answer,
+                        partial(_change_outcome, status, number),
+                        never,
+                    )
 
     def shown(self) -> set[str]:
         """Return the statuses that a host of this ABI can be made to answer."""
@@ -236,7 +253,9 @@ class HostLies:
                     kind="status-swapped",
                     name=f"{name}-{path}-{other[0]}",
                     what=f"For {words} it answers {other[0]} in {path}.",
-                    planted=Planted(spec=partial(change, change=partial(model.with_answer_field, field=path, expr=other[1]))),
+                    planted=Planted(
+                        spec=partial(change, change=partial(model.with_answer_field, field=path, expr=other[1]))
+                    ),
                     hints=hints,
                     equivalent=never or self._not_compared(answer, path),
                 )
@@ -290,7 +309,9 @@ class HostLies:
                             kind="progress",
                             name=f"{name}-{path}-one-{word}",
                             what=f"For {words} {path} says one {_unit_word(local)} {word} than was done.",
-                            planted=Planted(spec=partial(change, change=partial(model.with_answer_field, field=path, expr=wrong))),
+                            planted=Planted(
+                                spec=partial(change, change=partial(model.with_answer_field, field=path, expr=wrong))
+                            ),
                             hints=hints,
                             equivalent=never,
                         )
@@ -360,7 +381,9 @@ class HostLies:
                 f"{key}-low-half", f"It keeps the low 32 bits of the {key} only.",
                 partial(_replaced, **{key: Binary("&", getattr(convert, key), Int(0xFFFFFFFF, 16))}),
             )  # fmt: skip
-        yield self._meaning("start-one-page-more", "It begins one page too late.", partial(_replaced, start=moved(convert.start, 4096)))
+        yield self._meaning(
+            "start-one-page-more", "It begins one page too late.", partial(_replaced, start=moved(convert.start, 4096))
+        )
         if convert.hint is not None:
             yield self._meaning(
                 "hint-as-count", "It takes the size hint for a factor of the count.",
@@ -368,13 +391,27 @@ class HostLies:
             )  # fmt: skip
         if convert.each is not None:
             if convert.first is not None:
-                yield self._meaning("first-one-more", "It skips the first element.", partial(_replaced, first=moved(convert.first, 1)))
-                yield self._meaning("first-zero", "It begins with the first element, whatever is asked for.", partial(_replaced, first=Int(0)))
+                yield self._meaning(
+                    "first-one-more", "It skips the first element.", partial(_replaced, first=moved(convert.first, 1))
+                )
+                yield self._meaning(
+                    "first-zero",
+                    "It begins with the first element, whatever is asked for.",
+                    partial(_replaced, first=Int(0)),
+                )
             if convert.count is not None:
-                yield self._meaning("count-one-less", "It forgets the last element.", partial(_replaced, count=moved(convert.count, -1)))
+                yield self._meaning(
+                    "count-one-less", "It forgets the last element.", partial(_replaced, count=moved(convert.count, -1))
+                )
 
     def _meaning(self, name: str, what: str, change: Callable[[Convert], Convert], hint: str = "done") -> Made:
-        return Made(kind="meaning", name=name, what=what, hints=(hint,), planted=Planted(spec=partial(model.with_convert, change=change)))
+        return Made(
+            kind="meaning",
+            name=name,
+            what=what,
+            hints=(hint,),
+            planted=Planted(spec=partial(model.with_convert, change=change)),
+        )
 
     # -- places -------------------------------------------------------------------------------------------------
 
@@ -469,21 +506,42 @@ class HostLies:
     def _never_told(self, name: str) -> str | None:
         """Say why a field of the response is never written by a host, or None."""
         told = [rule.answer for rule in self.rules if rule.answer is not None]
-        told += [answer for status in self.call.outcomes for _, answer in model.answers_of(self.call.outcomes, status, self.transport.name)]
+        told += [
+            answer
+            for status in self.call.outcomes
+            for _, answer in model.answers_of(self.call.outcomes, status, self.transport.name)
+        ]
         if any(path.partition(".")[0] == name for answer in told for path in answer.fields):
             return None
         return f"no answer of the host writes {name}"
 
     def _never_wide(self, name: str) -> str | None:
         field = self._response_field(name)
-        if field is not None and field.enum is not None and all(0 <= value.value >> 32 == 0 for value in field.enum.values.values()):
+        if (
+            field is not None
+            and field.enum is not None
+            and all(0 <= value.value >> 32 == 0 for value in field.enum.values.values())
+        ):
             return f"every value of {name} fits 32 bits"
         return None
 
     def reserved(self) -> Iterator[Made]:
         """Yield hosts that refuse reserved bits that are to be ignored."""
-        refusal = next((rule for rule in self.rules if rule.answer is not None and rule.scope == "call" and rule.answer.end == "return" and rule.answer.fields), None)
-        element = next((rule for rule in self.rules if rule.answer is not None and rule.scope != "call" and rule.answer.fields), refusal)
+        refusal = next(
+            (
+                rule
+                for rule in self.rules
+                if rule.answer is not None
+                and rule.scope == "call"
+                and rule.answer.end == "return"
+                and rule.answer.fields
+            ),
+            None,
+        )
+        element = next(
+            (rule for rule in self.rules if rule.answer is not None and rule.scope != "call" and rule.answer.fields),
+            refusal,
+        )
         convert = self.call.convert
         each = convert.each if convert is not None else None
         placed = self.transport.placements[self.call.request].place
@@ -511,6 +569,10 @@ class HostLies:
         yield _engine("work", "last-page-forgotten", hosts.ForgetsLastPage, "done")
         yield _engine("work", "first-page-forgotten", hosts.StartsOnePageLate, "done")
         yield _engine("work", "one-page-too-many", hosts.OverrunsByOne, "done")
+        convert = self.call.convert
+        assert convert is not None  # it is the call that converts
+        if convert.each is None and self._widest(convert.pages):
+            yield _engine("work", "first-range-only", hosts.FirstRangeOnly, "done")
         yield _engine("work", "bound-ignored", hosts.IgnoresBound, "limit")
         if any(rule.scope == "call" for rule in self.rules):
             yield _engine("footprint", "refused-but-changed", hosts.ConvertsRefused)
@@ -524,7 +586,10 @@ class HostLies:
             yield _engine("vmm", "refusal-ignored", hosts.IgnoresVmm, "errno")
         why = None if exact else "the specification says nothing of the pages of a call that failed on the way"
         yield _engine("footprint", "failed-but-changed", hosts.ChangesWhatWasRefused, "limit", equivalent=why)
-        if any(block.space is None and block.at is not None for block in self.transport.placements[self.call.request].blocks.values()):
+        if any(
+            block.space is None and block.at is not None
+            for block in self.transport.placements[self.call.request].blocks.values()
+        ):
             yield _engine("memory", "read-twice", hosts.ReadsTwice, "memory-flip")
         for number, row in enumerate(self.call.vmm.errno if self.call.vmm else ()):
             if row.guard.serves(self.transport.name):
@@ -542,7 +607,14 @@ class HostLies:
 
 def _engine(kind: str, name: str, bug: type[hosts.LyingHost], *hints: str, equivalent: str | None = None) -> Made:
     what = (bug.__doc__ or "").strip()
-    return Made(kind=kind, name=name, what=f"It {what[0].lower()}{what[1:]}", planted=Planted(host=bug), hints=hints, equivalent=equivalent)
+    return Made(
+        kind=kind,
+        name=name,
+        what=f"It {what[0].lower()}{what[1:]}",
+        planted=Planted(host=bug),
+        hints=hints,
+        equivalent=equivalent,
+    )
 
 
 def _demands(rule: Rule) -> tuple[object, ...]:
@@ -599,7 +671,9 @@ def _without_field(answer: Answer, path: str) -> Answer:
 
 
 def _with_mark(abi: Abi, key: str, field: str, expr: Expr) -> Abi:
-    return model.with_progress(abi, lambda progress: replace(progress, **{key: {**getattr(progress, key), field: expr}}))
+    return model.with_progress(
+        abi, lambda progress: replace(progress, **{key: {**getattr(progress, key), field: expr}})
+    )
 
 
 def _with_chunk(abi: Abi, expr: Expr) -> Abi:
@@ -663,10 +737,17 @@ def _same_errno(call: Call, number: int) -> str | None:
         if later.errno is None:
             same = (later.outcome or "failed") == (row.outcome or "failed") and later.answer == row.answer
             outcomes = call.outcomes
-            alike = row.answer is None and later.answer is None and [model.said(a) for a in outcomes.get(row.outcome or "failed", ())] == [
-                model.said(a) for a in outcomes.get(later.outcome or "failed", ())
-            ]
+            alike = (
+                row.answer is None
+                and later.answer is None
+                and [model.said(a) for a in outcomes.get(row.outcome or "failed", ())]
+                == [model.said(a) for a in outcomes.get(later.outcome or "failed", ())]
+            )
             return "the row for every other errno answers the same" if same or alike else None
     if row.errno is None:
-        return "an errno that no row has is `failed` too" if (row.outcome or "failed") == "failed" and row.answer is None else None
+        return (
+            "an errno that no row has is `failed` too"
+            if (row.outcome or "failed") == "failed" and row.answer is None
+            else None
+        )
     return None

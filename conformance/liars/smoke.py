@@ -63,7 +63,7 @@ class Caught:
     @property
     def broken(self) -> bool:
         """Whether it only ever broke: a liar should lie, not fall over."""
-        return bool(self.by) and all(catch.verdict in (Verdict.ERROR, Verdict.CRASH) for catch in self.by)
+        return bool(self.by) and all(catch.verdict is Verdict.ERROR for catch in self.by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +181,9 @@ def _one(liar: Liar, cases: list[Case], run: Run) -> Caught:
         close()
     if not catches:
         # No case alone shows it, but the run does: one implementation cannot have it both ways.
-        catches += [Catch(case="the whole run", verdict=Verdict.FAIL, message=text) for text in switched_policies(shown)]
+        catches += [
+            Catch(case="the whole run", verdict=Verdict.FAIL, message=text) for text in switched_policies(shown)
+        ]
     return Caught(liar=liar, by=tuple(catches), tried=tried, skipped=skipped)
 
 

@@ -113,7 +113,7 @@ def test_nobody_there(tmp_path: Path, text: str, words: str) -> None:
 
 def serve_socket(peer: socket.socket) -> None:
     with peer, peer.makefile("rb") as source, peer.makefile("wb") as sink:
-        serve(source, sink)  # type: ignore[arg-type]  # files of bytes
+        serve(source, sink)
 
 
 def server(family: int, address: Any) -> tuple[socket.socket, Callable[[], None]]:

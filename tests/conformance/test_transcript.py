@@ -49,7 +49,7 @@ def test_a_replay_gives_the_same_verdicts(tmp_path: Path) -> None:
     path = tmp_path / "run.ndjson"
     some = [*islice(cases("tdx-map-gpa", role="host"), 20), *islice(cases("tdx-map-gpa", role="guest"), 10)]
     first = run_cases(some, "builtin", transcript=path)
-    again = run_cases(some, ReplayConnector(path))
+    again = run_cases(some, f"replay:{path}", jobs=4)
     assert told(again) == told(first)
     assert again.good
 
