@@ -66,12 +66,17 @@ class Work:
         self.asked = 0
         self.last_to: PageState | None = None
         self.changes: list[Change[PageState]] = []
+        self.fact_changes: list[tuple[str, Change[bool]]] = []
         progress = self.definition.progress
         self.chunk = call.scope.int(progress.chunk) if progress and progress.chunk is not None else None
         self.unit_pages = 1
         if progress is not None and progress.unit == "granule" and progress.granule is not None:
             self.unit_pages = max(call.scope.int(progress.granule) // PAGE_SIZE, 1)
         self.whole_elements = progress is not None and progress.unit == "element" and not progress.mark_part
+        transport = call.host.transport.name
+        partial = [a for a in self.definition.outcomes.get("partial", ()) if a.guard.serves(transport)]
+        # A host that has no way to say how far it came must not have come anywhere.
+        self.all_or_nothing = all(answer.cannot is not None for answer in partial)
         absent = self.definition.absent
         self.absent: Any = absent[0].value if absent else "allow"
         prevalidate = self.definition.prevalidate
@@ -100,6 +105,14 @@ class Work:
         """Do all of the work. Raises `Stopped` where it ends early."""
         if self.prevalidate:
             self._prevalidate()
+        try:
+            yield from self._all()
+        except Stopped:
+            if self.all_or_nothing:
+                self._take_back()
+            raise
+
+    def _all(self) -> Generator[VmmRequest, VmmReply, None]:
         parts = self.parts()
         part = next(parts, None)
         while part is not None:
@@ -109,6 +122,16 @@ class Work:
                 group.append(part)
                 part = next(parts, None)
             yield from self._convert(group)
+
+    def _take_back(self) -> None:
+        """Put everything back as it was: the way back was within the bounds on the way here."""
+        for change in reversed(self.changes):
+            conversion = Conversion(change.start, change.end - change.start, change.before, None)
+            self.backend.convert(conversion, absent="allow")
+        self._restore_facts(self.fact_changes)
+        self.changes.clear()
+        self.fact_changes.clear()
+        self.done = self.part_done = 0
 
     def _prevalidate(self) -> None:
         first = self._first()
@@ -258,12 +281,14 @@ class Work:
             pages = GPA_PAGES - start
         facts = self._set_facts(part, start, pages)
         if part.to is None:
+            self.fact_changes += facts
             return
         outcome = self.backend.convert(Conversion(start, pages, part.to, None), absent=self.absent)
         if outcome.status is not Status.DONE:
             self._restore_facts(facts)
             raise Stopped(outcome.status, to=part.to)
         self.changes += outcome.changed
+        self.fact_changes += facts
 
     def _ask(self, part: Part, start: int, pages: int) -> Generator[VmmRequest, VmmReply, int]:
         vmm = self.definition.vmm

@@ -84,7 +84,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inject:
-    """A fault for the next call, in the protocol's words: ``vmm-error``, ``stop-after``, ``event-pending``, ``memory-flip``."""
+    """A fault for the next call in the protocol's words: vmm-error, stop-after, event-pending, memory-flip."""
 
     fault: str
     arguments: Mapping[str, int | bytes] = field(default_factory=dict)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hvabi.abi.registry import abi_ids, bundled
+from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.conformance.generate import cases
+from hvabi.conformance.generate.judged import right_under
 from hvabi.conformance.stories import regression_cases
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def every_case(
-    abis: Iterable[str] = (), *, role: str | None = None, profile: str = "spec", seed: int = 0
+    abis: Iterable[str] = (), *, role: str | None = None, profile: str = SPEC_PROFILE, seed: int = 0
 ) -> Iterator[Case]:
     """Yield all cases of some ABIs, or of all that are no drafts, under a profile.
 
@@ -25,7 +27,10 @@ def every_case(
     wanted = list(abis) or [abi for abi in abi_ids() if not bundled(abi).draft]
     for text in wanted:
         abi, _, revision = text.partition("@")
-        if profile != "spec" and profile not in bundled(abi).profiles:
+        if profile != SPEC_PROFILE and profile not in bundled(abi).profiles:
             continue
         yield from cases(abi, revision=revision or None, role=role, profile=profile, seed=seed)
-        yield from regression_cases(abi, revision=revision or None, role=role, profile=profile)
+        for case in regression_cases(abi, revision=revision or None, role=role, profile=profile):
+            # A product may be known for the very bug: then the story's right answer is not what the profile says.
+            if profile == SPEC_PROFILE or right_under(case, profile):
+                yield case

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import HvAbiError, UsageError
 from hvabi.abi.registry import abi_ids, bundled, load
-from hvabi.adapters.guest import Guest
-from hvabi.adapters.host import Host
 from hvabi.adapters.registry import guest_class, host_class
 from hvabi.adapters.values import GuestReply, GuestResult, GuestStep, HostAnswer, Injection, VmmReply, VmmRequest
 from hvabi.backend import Backend, GuestMemory, MemoryLayout, ModelError, PageState
@@ -20,6 +18,8 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from hvabi.abi.registry import Spec
+    from hvabi.adapters.guest import Guest
+    from hvabi.adapters.host import Host
 
 FEATURES = ("exits", "inject", "local-steps")
 """Every feature; ``exits`` and ``local-steps`` are shown only where they are asked for, because a runner that does

@@ -66,7 +66,7 @@ def converse(
 
 
 def _expected(start: int, pages: int, to: PageState) -> list[tuple[int, int, PageState]]:
-    """Return the ranges that are not private after a conversion of a guest that had [start-1, end+1) in the other state."""
+    """Return what is not private after a conversion by a guest that had [start-1, end+1) in the other state."""
     around = (start - 1, start + pages + 1)
     if to is PageState.PRIVATE:
         return [(around[0], start, PageState.SHARED), (start + pages, around[1], PageState.SHARED)]

@@ -18,7 +18,7 @@ from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.conformance.case import Case
 from hvabi.conformance.connect import parse_connector
 from hvabi.conformance.generate.basis import basis_of
-from hvabi.conformance.model import Model, Plan, plan_of
+from hvabi.conformance.moves import Model, Plan, plan_of
 from hvabi.conformance.supervise import Supervisor
 
 if TYPE_CHECKING:

@@ -64,7 +64,6 @@ class Input:
     max_ranges: int | None = None
     exits: bool = False
 
-
     def shown(self) -> str:
         """Return the input as Python without bytes of 0 in memory: a reproducer for people."""
         mem = tuple(
@@ -238,7 +237,9 @@ class Mutator:
                 new = rng.choice((0, 1, top, top & ~0xFFF, top >> 1, top ^ top >> 1))
             case 7 | 8 if others:
                 other = rng.choice(others)
-                new = rng.choice((other, other + 1, other - 1, (1 << 64) - other, (1 << item.bits) - other, other << 12))
+                new = rng.choice(
+                    (other, other + 1, other - 1, (1 << 64) - other, (1 << item.bits) - other, other << 12)
+                )
             case 9 if item.enum is not None:
                 new = rng.choice([value.value for value in item.enum.values.values()])
             case 10:
@@ -355,7 +356,9 @@ class Mutator:
                     changes["slots"] = self.slots(given)
                 case 6 if found.abi.facts:
                     start = AREA[0] + rng.choice((-8, 0, 0, 1, 2, 100))
-                    changes["facts"] = ((rng.choice(list(found.abi.facts)), start, start + rng.choice((1, 2, 16, 600))),)
+                    changes["facts"] = (
+                        (rng.choice(list(found.abi.facts)), start, start + rng.choice((1, 2, 16, 600))),
+                    )
                 case 7:
                     changes["max_ranges"] = rng.choice((None, 0, 1, 2, 3, 6))
                 case 8:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hvabi.abi.expr import paths, to_text
 from hvabi.conformance.case import Case, GuestScript, GuestTurn, Inject, Setup
 from hvabi.conformance.generate.basis import PLACE, SCRATCH, Basis
+from hvabi.conformance.generate.judged import judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,7 +98,7 @@ def _case(
 def _served(basis: Basis) -> Iterator[Case]:
     for to in basis.states():
         for name, start, pages in _spans(basis):
-            if basis.request(start, pages, to) is None:
+            if not _can_be_done(basis, start, pages, to):
                 continue
             yield _case(
                 basis, "done", f"{name}-to-{to}",
@@ -105,6 +106,13 @@ def _served(basis: Basis) -> Iterator[Case]:
                 rules=_sent_rules(basis),
                 why="The host does everything at once: each page must be asked for, and none beside.",
             )  # fmt: skip
+
+
+def _can_be_done(basis: Basis, start: int, pages: int, to: str) -> bool:
+    """Whether the guest can ask for it, and a host under this profile does it."""
+    question = basis.question(start, pages, to)
+    judged = judge(basis, question) if question is not None else None
+    return judged is not None and judged.accepted
 
 
 def _not_made(basis: Basis) -> Iterator[Case]:

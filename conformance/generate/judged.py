@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import HvAbiError
 from hvabi.abi.scope import Fields, Scope
-from hvabi.conformance.generate.basis import Basis, Question, as_fields, vary
-from hvabi.conformance.oracle.answers import Request
+from hvabi.conformance.generate.basis import Basis, Question, as_fields, basis_of, vary
+from hvabi.conformance.oracle.answers import Request, same
 from hvabi.conformance.oracle.walk import Undefined
 
 if TYPE_CHECKING:
-    from hvabi.conformance.case import Expected, Memory
+    from hvabi.conformance.case import Case, Expected, Memory
 
 MOST_BYTES = 1 << 16
 """Longest block that a generated request has, in bytes."""
@@ -69,16 +69,24 @@ class _Zeroes:
 
 def normal(basis: Basis, question: Question) -> Question | None:
     """Return the question as a host reads it from registers and memory, None where it cannot be sent."""
-    codec = basis.codec(question.setup)
     try:
         regs, mem = basis.wire(question)
-        source = _Zeroes(regs, mem)
-        fields = Fields(codec.message.fields, lambda name: codec.placer.fetch(name, scope, source))
-        scope = Scope(codec.static, request=fields)
-        value = codec.value_class._make([fields[name] for name in codec.message.fields])
-        if sum(len(data) for _, data in mem) > MOST_BYTES:
-            return None
-        return vary(question, fields=as_fields(value))
+    except HvAbiError:
+        return None
+    fields = read_fields(basis, question, regs, mem)
+    return None if fields is None else vary(question, fields=fields)
+
+
+def read_fields(basis: Basis, question: Question, regs: dict[str, int], mem: Memory) -> dict[str, Any] | None:
+    """Return the fields that a host reads from registers and memory, None where there are too many bytes."""
+    if sum(len(data) for _, data in mem) > MOST_BYTES:
+        return None
+    codec = basis.codec(question.setup)
+    source = _Zeroes(regs, mem)
+    fields = Fields(codec.message.fields, lambda name: codec.placer.fetch(name, scope, source))
+    scope = Scope(codec.static, request=fields)
+    try:
+        return as_fields(codec.value_class._make([fields[name] for name in codec.message.fields]))
     except HvAbiError:
         return None
 
@@ -108,6 +116,28 @@ def judge(basis: Basis, question: Question) -> Judged | None:
     if not answers:
         return None
     return Judged(question=sent, broken=broken, answers=answers)
+
+
+def right_under(case: Case, profile: str) -> bool:
+    """Whether the oracle gives the same answers to a host case under a profile; true for guest cases."""
+    basis = basis_of(case.abi, case.revision, case.transport, profile)
+    state, facts = case.before, case.facts
+    for step in case.steps:
+        question = Question(
+            fields={}, setup=case.setup, cpl=step.cpl, regs=step.regs, before=state, facts=facts, inject=step.inject
+        )
+        fields = read_fields(basis, question, dict(step.regs), step.mem)
+        if fields is None:
+            return False
+        oracle = basis.oracle(case.setup)
+        answers = oracle.answers(
+            fields, cpl=step.cpl, inject=step.inject, before=state, facts=facts, mem=step.mem, regs=step.regs
+        )
+        agreeing = [one for one in step.expected if any(same(one, other) for other in answers)]
+        if not agreeing:
+            return False
+        state, facts = agreeing[0].state, agreeing[0].facts
+    return True
 
 
 def compose(base: Question, one: Question, other: Question) -> Question | None:

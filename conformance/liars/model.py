@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hvabi.abi.model import BlockPlace, PairPlace, RegisterPlace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from hvabi.abi.calls import Answer, Call, Convert, Progress, Rule
     from hvabi.abi.expr import Expr

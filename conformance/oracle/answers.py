@@ -69,7 +69,7 @@ class Oracle:
             request = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs)
             for answer in request.answers(policies):
                 for number, other in enumerate(found):
-                    if _same(answer, other):
+                    if same(answer, other):
                         found[number] = replace(other, also=(*other.also, answer.policies))
                         break
                 else:
@@ -94,7 +94,7 @@ class Oracle:
                     yield {**defaults, policy.name: other}
 
 
-def _same(one: Expected, other: Expected) -> bool:
+def same(one: Expected, other: Expected) -> bool:
     """Whether two expectations ask for the same, policies and words aside."""
     return all(
         getattr(one, name) == getattr(other, name)
@@ -196,4 +196,4 @@ class Request(Working):
         return self._rest
 
 
-__all__ = ["Oracle", "Request"]
+__all__ = ["Oracle", "Request", "same"]

@@ -49,8 +49,19 @@ _EVERYTHING = MemoryLayout(None)
 
 SERVED = [abi for abi in abi_ids() if not bundled(abi).draft]
 
-UNREACHABLE: dict[str, dict[str, str]] = {}
-"""Rules that no request can be the first to break, by ABI, with the reason."""
+_FIRST_CALL = "an id that belongs to no call is answered by the first call of the ABI, by the rule that it has for it"
+_BY_PAGE = "rules of scope page are not judged yet: the host does the whole range at once"
+
+UNREACHABLE: dict[str, dict[str, str]] = {
+    "cca-ipa-state": {
+        "CCA-RIPAS-08": _BY_PAGE,
+        "CCA-RIPAS-09": _BY_PAGE,
+        "CCA-RIPAS-10": _BY_PAGE,
+        "CCA-RIPAS-30": _FIRST_CALL,
+    },
+    "ffa-mem-share": {"FFA-FRAG-01": _FIRST_CALL, "FFA-RECLAIM-01": _FIRST_CALL},
+}
+"""Rules that no call is answered by, by ABI, with the reason."""
 
 
 class WatchedMemory(GuestMemory):
@@ -495,6 +506,8 @@ class Fuzzer:
         combo, given, answer = reading.combo, reading.given, reading.answer
         if dict(combo.abi.chosen) != combo.abi.policies_of(combo.abi.profile):
             return  # the oracle knows profiles, not single policies
+        if given.max_ranges is not None and (given.facts or answer.status is Status.LIMIT):
+            return  # to the oracle the bound is about page states alone, and what came before it stays done
         try:
             fields = {name: opened(reading.request[name]) for name in combo.abi.messages[reading.call.request].fields}
         except HvAbiError:
@@ -508,9 +521,7 @@ class Fuzzer:
         facts: dict[str, tuple[tuple[int, int], ...]] = {}
         for name, start, end in given.facts:
             facts[name] = (*facts.get(name, ()), (start, end))
-        setup = Setup(
-            config=dict(given.config), memory=given.slots, enabled=given.enabled, max_ranges=given.max_ranges
-        )
+        setup = Setup(config=dict(given.config), memory=given.slots, enabled=given.enabled, max_ranges=given.max_ranges)
         oracle = Oracle(combo.spec.id, combo.abi.revision, combo.transport.name, setup, profile=combo.abi.profile)
         expected = oracle.answers(
             fields,
@@ -551,11 +562,12 @@ def injected(given: Input) -> Inject | None:
     return None
 
 
-@pytest.mark.parametrize("chunk", range(CHUNKS))
+@pytest.mark.parametrize("chunk", [0, *(pytest.param(chunk, marks=pytest.mark.slow) for chunk in range(1, CHUNKS))])
 @pytest.mark.parametrize("abi", SERVED)
 def test_a_host_answers_mutated_calls_legally_and_does_what_it_says(abi: str, chunk: int) -> None:
     fuzzer = Fuzzer(abi, chunk)
     fuzzer.run(CALLS // CHUNKS)
     missed = {rule for rule, hits in fuzzer.hits.items() if hits < HITS // CHUNKS}
     assert missed == set(UNREACHABLE.get(abi, {})), fuzzer.hits
+    assert not any(fuzzer.hits[rule] for rule in missed), "reached, but too seldom"
     assert fuzzer.accepted >= CALLS // CHUNKS // 10

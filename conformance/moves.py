@@ -15,8 +15,9 @@ from hvabi.abi.errors import HvAbiError
 from hvabi.conformance.case import Inject, Setup
 from hvabi.conformance.generate.basis import PLACE, Question, basis_of
 from hvabi.conformance.generate.followup import next_fields
+from hvabi.conformance.generate.hosts import basis_int
 from hvabi.conformance.generate.rules import RuleCases, host_rules
-from hvabi.conformance.oracle.walk import Undefined, value
+from hvabi.conformance.oracle.walk import Undefined
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ _SIZES = (1, 1, 1, 2, 2, 3, 4, 5, 8, 16)
 _BOUNDS = (2, 3, 5)
 _ERRNOS = (11, 22)
 """The answers of user space that the documents know; a host may take any other for anything."""
-_MOVES: tuple[What, ...] = ("convert",) * 10 + ("broken",) * 3 + ("resume",) * 3 + ("repeat",) * 2 + ("reset",)
+_MOVES: tuple[What, ...] = ("convert",) * 10 + ("broken",) * 3 + ("resume",) * 5 + ("repeat",) * 2 + ("reset",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,12 +88,12 @@ class Model:
         self._fresh = False
         self._last: Question | None = None
         self._rest: Mapping[str, Any] | None = None
+        self._unsure = False
 
     def step(self, move: Move) -> HostStep | None:
         """Return the step that a move makes, and go on to the state behind it; None where it makes none here."""
-        if move.what == "reset":
+        if move.what == "reset" or (self._unsure and move.what != "resume"):
             self._reset()
-            return None
         asked = self._question(move)
         if asked is None:
             return None
@@ -113,25 +114,27 @@ class Model:
     def _reset(self) -> None:
         self.state, self.facts = self.before, {}
         self._fresh = True
+        self._unsure = False
         self._last = self._rest = None
 
     def _go_on(self, question: Question, answers: Sequence[Expected]) -> None:
         first = answers[0]
-        known = all(
-            answer.end in ("return", "fault")
-            and not answer.loose
-            and (answer.state, answer.facts) == (first.state, first.facts)
+        rest = None
+        if len(answers) == 1 and first.rule is None and first.status in ("partial", "retry"):
+            rest = next_fields(self.basis, question, first)
+        told = all(
+            answer.end in ("return", "fault") and (answer.state, answer.facts) == (first.state, first.facts)
             for answer in answers
         )
-        if not known:
+        loose = any(answer.loose for answer in answers)
+        if not told or (loose and rest is None):
             # Which of the right states the host is in cannot be told: the next call begins anew.
             self._reset()
             return
         self.state, self.facts = first.state, first.facts
-        self._last = question
-        self._rest = None
-        if len(answers) == 1 and first.rule is None and first.status in ("partial", "retry"):
-            self._rest = next_fields(self.basis, question, first)
+        self._last, self._rest = question, rest
+        # Pages that may be either way are all named again by the request that goes on, and by no other.
+        self._unsure = loose
 
     def _question(self, move: Move) -> Question | None:
         match move.what:
@@ -242,14 +245,7 @@ def _chunk(basis: Basis) -> int:
     progress = basis.call.progress
     if progress is None or progress.chunk is None:
         return 0
-    try:
-        oracle = basis.oracle(Setup())
-        from hvabi.conformance.oracle.answers import Request
-
-        names = Request(oracle, basis.abi, basis.call.name, {}, 0, None, (), {}, None).names
-        return int(value(progress.chunk, names))
-    except Undefined:
-        return 0
+    return basis_int(basis, progress.chunk)
 
 
 __all__ = ["Model", "Move", "Plan", "plan_of"]

@@ -1,0 +1,167 @@
+"""What of an ABI bears on its host liars: the rules that are judged, the fields that are read, what can be answered."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from hvabi.abi.expr import Attr, Binary, Int, Name, names
+from hvabi.conformance.liars import model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hvabi.abi.calls import Answer, Call, Rule
+    from hvabi.abi.expr import Expr
+    from hvabi.abi.model import Field, Message, Transport
+    from hvabi.abi.specification import Abi
+
+    Changing = Callable[[Abi, Callable[[Answer], Answer]], Abi]
+
+
+class Sight:
+    """One resolved ABI on one transport, as its host sees it."""
+
+    def __init__(self, abi: Abi, transport: str) -> None:
+        self.abi = abi
+        self.transport: Transport = abi.transports[transport]
+        self.call: Call = model.convert_call(abi)
+        self.request: Message = abi.messages[self.call.request]
+        self.response: Message | None = abi.messages[self.call.response] if self.call.response else None
+        self.rules = [rule for rule in self.call.rules if self._judged(rule)]
+
+    def _judged(self, rule: Rule) -> bool:
+        return (
+            rule.binds == "host"
+            and rule.on == "request"
+            and rule.level != "observed"
+            and rule.guard.serves(self.transport.name)
+        )
+
+    def answers(
+        self,
+    ) -> Iterator[
+        tuple[str, str, tuple[str, ...], Answer, Callable[[Abi, Callable[[Answer], Answer]], Abi], str | None]
+    ]:
+        """Yield every answer that is not only observed."""
+        for rule in self.rules:
+            if rule.answer is not None and rule.answer.end in ("return", "replay"):
+                yield rule.id, rule.id, (rule.id,), rule.answer, partial(_change_rule, rule.id), None
+        shown = self.shown()
+        for status in self.call.outcomes:
+            for number, answer in model.answers_of(self.call.outcomes, status, self.transport.name)[:1]:
+                never = (
+                    None
+                    if status in shown
+                    else f"no request and no fault of the protocol makes this model host say `{status}`"
+                )
+                if answer.end in ("return", "replay"):
+                    yield (
+                        status,
+                        f"the outcome `{status}`",
+                        (f".{status}",),
+                        answer,
+                        partial(_change_outcome, status, number),
+                        never,
+                    )
+
+    def shown(self) -> set[str]:
+        """Return the statuses that a host of this ABI can be made to answer."""
+        found = {"done", "limit"}
+        progress, vmm, convert = self.call.progress, self.call.vmm, self.call.convert
+        if progress is not None:
+            found.add("partial")
+        if vmm is not None:
+            for row in vmm.errno:
+                if row.guard.serves(self.transport.name):
+                    found |= {row.outcome} if row.outcome else set()
+        if self.call.absent and self.call.absent[0].value != "allow":
+            found.add("out-of-range")
+        if convert is not None and convert.to is not None and not convert.to.has_otherwise:
+            bits = self.width(convert.to.of)
+            if bits is None or len(convert.to.states) < 1 << bits:
+                found.add("invalid")
+        if "limit" not in self.call.outcomes:
+            found.add("failed")
+        return found
+
+    def width(self, expr: Expr) -> int | None:
+        """Return the bits of the one field that an expression is, or of what it masks, None where it is neither."""
+        match expr:
+            case Attr(Name(word), name) if word in self.request.fields:
+                layout = self.request.fields[word].word
+                return layout.fields[name].bits if layout is not None and name in layout.fields else None
+            case Name(name) if name in self.request.fields:
+                return self.request.fields[name].bits
+            case Binary("&", _, Int(mask)) if mask & (mask + 1) == 0:
+                return mask.bit_length()
+            case _:
+                return None
+
+    def widest(self, expr: Expr) -> int:
+        """Return the bits of the widest field that an expression reads on this transport, 0 where it reads none."""
+        todo, seen = set(names(expr)), set()
+        widest = 0
+        while todo:
+            name = todo.pop()
+            seen.add(name)
+            if name in self.call.define:
+                todo |= names(self.call.define[name].expr) - seen
+            if name == "it":
+                widest = 64
+            if name in self.request.fields:
+                place = self.transport.placements[self.call.request].place.get(name, (None,))[0]
+                hi = getattr(place, "hi", None)
+                widest = max(widest, self.request.fields[name].bits if hi is None else hi - getattr(place, "lo", 0) + 1)
+        return widest
+
+    def placed(self, answer: Answer) -> dict[str, Expr]:
+        """Return the fields of an answer that this transport carries."""
+        assert self.call.response is not None  # there is an answer
+        told = self.transport.placements[self.call.response].place
+        return {path: expr for path, expr in answer.fields.items() if told.get(path.partition(".")[0])}
+
+    def response_field(self, path: str) -> Field | None:
+        name, _, inner = path.partition(".")
+        if self.response is None or name not in self.response.fields:
+            return None
+        field = self.response.fields[name]
+        if not inner:
+            return field
+        return field.word.fields.get(inner) if field.word is not None else None
+
+    def read_fields(self) -> set[str]:
+        """Return the fields of the request that a host looks at."""
+        exprs: list[Expr] = []
+        for rule in self.rules:
+            exprs += [expr for operand in rule.operands.values() for expr in operand]
+            exprs += [rule.when] if rule.when is not None else []
+            exprs += rule.answer.fields.values() if rule.answer is not None else []
+            if rule.check == "selected" and "of" not in rule.operands:
+                exprs += [Name(name) for name, field in self.request.fields.items() if field.const is not None]
+        convert = self.call.convert
+        assert convert is not None  # it is the call that converts
+        exprs += [expr for expr in (convert.start, convert.pages, convert.first, convert.count) if expr is not None]
+        exprs += [convert.to.of] if convert.to is not None else []
+        exprs += [Name(convert.each)] if convert.each is not None else []
+        for answers in self.call.outcomes.values():
+            exprs += [expr for answer in answers for expr in answer.fields.values()]
+        for block in self.transport.placements[self.call.request].blocks.values():
+            exprs += [expr for expr in (block.at, block.size) if expr is not None]
+        exprs += [field.count for field in self.request.fields.values() if field.count is not None]
+        todo = {name for expr in exprs for name in names(expr)}
+        seen: set[str] = set()
+        while todo:
+            name = todo.pop()
+            seen.add(name)
+            if name in self.call.define:
+                todo |= names(self.call.define[name].expr) - seen
+        return seen
+
+
+def _change_rule(rule_id: str, abi: Abi, change: Callable[[Answer], Answer]) -> Abi:
+    return model.with_rule_answer(abi, rule_id, change)
+
+
+def _change_outcome(status: str, number: int, abi: Abi, change: Callable[[Answer], Answer]) -> Abi:
+    return model.with_outcome(abi, status, number, change)
