@@ -124,7 +124,7 @@ def unknown_case(name: str, ids: Sequence[str]) -> UsageError:
     if near:
         hint = f"did you mean {' or '.join(near)}?"
     else:
-        hint = "globs are allowed: --id '*.SOME-RULE-01.*'; hvabi explain lists what a glob fits"
+        hint = "an id is ABI@REVISION.ROLE.TRANSPORT.RULE.NAME; globs may be used: hvabi explain 'tdx-map-gpa@*'"
     return UsageError(f"unknown case {name[:200]!r}", code="unknown-case", hint=hint)
 
 

@@ -29,18 +29,18 @@ EPILOG = """\b
 Examples:
   hvabi conform --iut 'cmd:./my-vmm --hvabi'
   hvabi conform tdx-map-gpa ghcb-psc --role host --iut tcp:localhost:5000
-  hvabi conform --iut cmd:./my-guest --role guest --rule TDX-MAPGPA-12
+  hvabi conform --iut cmd:./my-guest --role guest --rule TDX-MAPGPA-21
   hvabi conform --iut cmd:./my-vmm --expect known.yaml --junit out.xml --html out.html
   hvabi conform --iut builtin
 
 \b
 CONN is one of
-  cmd:PROGRAM ARGUMENTS    a program, over its standard input and output
-  unix:PATH  tcp:HOST:PORT        a server; the runner connects
-  unix:listen:PATH  tcp:listen:HOST:PORT    the runner listens
-  serial:PATH[,BAUD]       a serial line or pseudo terminal
-  py:MODULE[:NAME]         an object in this process
-  builtin                  hvabi's own adapters: a plumbing check, it tests the kit
+  cmd:PROGRAM ARGUMENTS                   a program, over stdin and stdout
+  unix:PATH, tcp:HOST:PORT                a server; the runner connects
+  unix:listen:PATH, tcp:listen:HOST:PORT  a client; the runner listens
+  serial:PATH[,BAUD]                      a serial line or pseudo terminal
+  py:MODULE[:NAME]                        an object in this process
+  builtin                                 hvabi's own adapters: a plumbing check
 
 Without ABI all that the implementation offers are tested. Without --profile it is judged by the profile that it
 declares in hello (cmd:, py: and builtin, which can be asked beforehand), else by spec.
@@ -70,8 +70,12 @@ started.
 @click.option("--ktap", metavar="FILE", help="Write KTAP.")
 @click.option("--json", "json_file", metavar="FILE", help="Write JSON; with - to standard output, all else to stderr.")
 @click.option("--html", metavar="FILE", help="Write one HTML file with everything.")
-@click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Seed of the cases.")
-@click.option("-j", "--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Sessions at once.")
+@click.option(
+    "--seed", metavar="N", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Seed of the cases."
+)
+@click.option(
+    "-j", "--jobs", metavar="N", type=click.IntRange(1, 256), default=1, show_default=True, help="Sessions at once."
+)
 @click.option("--timeout", metavar="S", type=click.FloatRange(0, 86400, min_open=True), default=5.0, show_default=True,
               help="Seconds for each answer.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Warnings (a should that is not met) fail the run.")
@@ -141,6 +145,9 @@ def _check(asked: Asked) -> None:
         raise UsageError("--update-expect needs --expect FILE", code="bad-option", hint="the file may be a new one")
     if asked.update_expect and asked.replay is not None:
         raise UsageError("--update-expect needs a real run, not --replay", code="bad-option")
+    if asked.replay is not None and not Path(asked.replay).is_file():
+        text = f"--replay {asked.replay}: there is no such file"
+        raise UsageError(text, code="no-file", hint="name a file that hvabi conform --transcript FILE wrote")
     for kind, path in [*asked.files.items(), ("transcript", asked.transcript)]:
         if path is None or (kind == "json" and path == "-"):
             continue

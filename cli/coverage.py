@@ -111,6 +111,8 @@ def _note(row: RuleCoverage) -> str:
 
 
 def _verdict(rows: Sequence[RuleCoverage]) -> None:
+    from hvabi.cli.tables import wrap
+
     missing = [row for row in rows if row.missing]
     exempt = sum(not row.cases and row.exempt is not None for row in rows)
     others = sum(not row.cases for row in rows) - exempt - len(missing)
@@ -120,4 +122,5 @@ def _verdict(rows: Sequence[RuleCoverage]) -> None:
     parts += [f"{exempt} exempt"] if exempt else []
     parts += [f"{others} without a case that are no must"] if others else []
     parts += [f"{len(missing)} must without a case: {', '.join(row.rule for row in missing)}"] if missing else []
-    console.say(f"{word}: {', '.join(parts)}")
+    for number, line in enumerate(wrap(", ".join(parts), console.width() - 8, hang="  ")):
+        console.say(line if number else f"{word}: {line}")

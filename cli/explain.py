@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,7 +11,10 @@ from hvabi.cli import console
 from hvabi.cli.tables import dim, heading, table, wrap
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hvabi.cli.glossary import Entry
+    from hvabi.conformance.case import Case
 
 EPILOG = """\b
 Examples:
@@ -19,11 +23,17 @@ Examples:
   hvabi explain 0x8000000000000002
   hvabi explain ghcb-psc/cur_entry
   hvabi explain yaml-duplicate-key
+  hvabi explain 'tdx-map-gpa@*.TDX-MAPGPA-05.*'
+  hvabi explain bug-k10-eagain-is-retry
+
+A case id, or a glob of them in quotes, shows the cases: why each exists, what is sent and what is right.
 """
 
 _FULL = 4
 """Meanings of one name that are shown in full; more are one line each."""
 
+_GLOB = frozenset("*?[")
+_STORIES = ("bug-", "hazard-")
 _LISTED = 40
 """Meanings of one name that are listed at most."""
 
@@ -32,16 +42,61 @@ _LISTED = 40
 @click.argument("names", metavar="[ABI/]NAME...", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def command(names: tuple[str, ...], *, as_json: bool) -> int:
-    """Say what a rule, status, constant, field, policy, diagnostic or number means, in every ABI that has it."""
-    found = {name: _look_up(name) for name in names}
+    """Say what a rule, status, constant, field, policy, diagnostic, number, case or bug story means."""
+    found = {name: _meanings(name) for name in names}
     if as_json:
-        console.dump([{"asked": name, "found": [_plain(item) for item in items]} for name, items in found.items()])
+        console.dump([{"asked": name, "found": plain} for name, (plain, _) in found.items()])
         return console.GOOD
-    for number, (name, items) in enumerate(found.items()):
+    for number, (_, show) in enumerate(found.values()):
         if number:
             console.say()
-        _show(name, items)
+        show()
     return console.GOOD
+
+
+def _meanings(name: str) -> tuple[list[dict[str, Any]], Callable[[], None]]:
+    """Return what a name means as plain data, and a function that shows it."""
+    if "@" in name or "*" in name:
+        from hvabi.cli.case_page import plain_case, show_cases
+
+        cases = _find_cases(name)
+        return [plain_case(case) for case in cases], partial(show_cases, cases, name, console.width(), _LISTED)
+    if name.lower().startswith(_STORIES):
+        from hvabi.cli.case_page import plain_story, show_story
+        from hvabi.conformance.stories import find_story
+
+        story = find_story(name.lower())
+        return [plain_story(story)], partial(show_story, story, console.width())
+    items = _look_up(name)
+    return [_plain(item) for item in items], partial(_show, name, items)
+
+
+def _find_cases(asked: str) -> list[Case]:
+    """Return the cases that an id or glob fits; those of profiles only where there are no others.
+
+    Raises `UsageError` ``unknown-case`` with the nearest ids.
+    """
+    from hvabi.abi.errors import UsageError
+    from hvabi.abi.registry import abi_ids, bundled
+    from hvabi.cli.choice import abis_of, unknown_case, with_cases
+    from hvabi.conformance.catalogue import every_case
+    from hvabi.conformance.selection import matches
+
+    abi = asked.partition("@")[0]
+    if "@" in asked and not _GLOB & set(abi) and abi not in abi_ids():
+        raise UsageError.unknown("abi", abi, abi_ids())
+    names = list(abis_of([asked])) or with_cases()
+    with console.Progress("cases") as progress:
+        every: dict[str, Case] = {}
+        profiles = sorted({profile for name in names for profile in bundled(name).profiles})
+        for profile in ("spec", *profiles):
+            progress(profile)
+            for case in every_case(names, profile=profile):
+                every.setdefault(case.id, case)
+            found = [case for ident, case in every.items() if matches(ident, asked)]
+            if found:
+                return found
+    raise unknown_case(asked, list(every))
 
 
 def _look_up(asked: str) -> list[Entry]:

@@ -31,13 +31,14 @@ _CODEC = {
 }
 """Codes of errors and problems of messages, see `hvabi.abi.errors` and `hvabi.abi.annotation`."""
 
-_LEVELS = {
+LEVELS = {
     "must": "Breaking it is a failure.",
     "should": "Breaking it is a warning.",
     "may": "Noted only.",
     "unspecified": "The specification leaves it open; noted only.",
     "observed": "What some implementation does; asserted only under a profile that names it.",
 }
+"""What the level of a rule or case means for a verdict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,7 @@ def _rule(abi: Abi, call: Call, rule: Rule) -> Entry:
     source = abi.sources.get(rule.source)
     rows = [
         ("binds", f"the {rule.binds} ({abi.roles.get(rule.binds, '')}), in the {rule.on} of call {call.name}"),
-        ("level", f"{rule.level}: {_LEVELS[rule.level]}"),
+        ("level", f"{rule.level}: {LEVELS[rule.level]}"),
         ("holds when", words.check(rule)),
     ]
     if rule.answer is not None:
@@ -93,6 +94,8 @@ def _rule(abi: Abi, call: Call, rule: Rule) -> Entry:
     if rule.shadowed_by is not None:
         rows.append(("never first", f"behind {rule.shadowed_by}"))
     rows.append(("source", f"{source.title}, {source.revision}" if source is not None else rule.source))
+    if not abi.draft:
+        rows.append(("test it", f"hvabi conform --iut CONN --rule {rule.id}"))
     return Entry(name=rule.id, kind="rule", abi=abi.id, text=rule.text, rows=tuple(rows))
 
 

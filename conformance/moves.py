@@ -178,7 +178,7 @@ def _broken(abi: str, revision: str, transport: str, profile: str) -> tuple[Ques
 
 
 def plan_of(basis: Basis, seed: int, most_moves: int) -> Plan:
-    """Return what a seed gives. Sequences with an odd seed have faults, so that hosts without ``inject`` run the others."""
+    """Return what a seed gives. Only odd seeds have faults, so that hosts without ``inject`` run the other half."""
     rng = Random(f"hvabi stateful {basis.prefix} {basis.transport} {seed}")
     setup = _setup(basis, rng)
     before = _before(basis, rng, setup.max_ranges)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from hvabi.abi.specification import Abi
-    from hvabi.conformance.case import Case
 
 MOST_PROCESSES = 4
 
@@ -60,9 +59,10 @@ def _distinct(abi: Abi) -> Iterator[str]:
 
 def check_cases(abi: str, profile: str) -> Checked:
     """Run the cases of one ABI under one profile against the bundled adapters."""
+    from hvabi.conformance.catalogue import every_case
     from hvabi.conformance.run import run_cases
 
-    chosen = list(profile_cases(abi, profile))
+    chosen = list(every_case([abi], profile=profile))
     if not chosen:
         return Checked(abi=abi, profile=profile, cases={})
     run = run_cases(chosen, "builtin", profile=profile)
@@ -75,19 +75,6 @@ def check_cases(abi: str, profile: str) -> Checked:
     failures += [(chosen[0].revision, f"{problem}{under}") for problem in run.problems]
     counts = Counter(result.case.revision for result in run.results)
     return Checked(abi=abi, profile=profile, cases=dict(counts), failures=tuple(failures))
-
-
-def profile_cases(abi: str, profile: str) -> Iterator[Case]:
-    """Yield the cases of an ABI that its bundled adapter must pass under a profile.
-
-    A profile describes an implementation as it is, with its bugs. The story of such a bug must fail under it, so
-    stories that ask for no profile are left to ``spec``.
-    """
-    from hvabi.conformance.catalogue import every_case
-
-    for case in every_case([abi], profile=profile):
-        if profile == "spec" or case.kind != "regression" or case.profile == profile:
-            yield case
 
 
 def check_all(
@@ -136,4 +123,4 @@ def processors() -> int:
         return os.cpu_count() or 1
 
 
-__all__ = ["MOST_PROCESSES", "Checked", "check_all", "check_cases", "processors", "profile_cases", "tasks"]
+__all__ = ["MOST_PROCESSES", "Checked", "check_all", "check_cases", "processors", "tasks"]

@@ -119,7 +119,7 @@ def case_of(ident: str, *, profile: str = SPEC_PROFILE) -> Case:
         raise UsageError(
             f"{ident} is no id of a sequence",
             code="unknown-case",
-            hint="such an id ends in .stateful.seed-NUMBER, with -moves-NUMBER-NUMBER… behind it where moves are left out",
+            hint="it ends in .stateful.seed-NUMBER, with -moves-NUMBER-NUMBER… behind it where moves are left out",
         )
     whole = bundled(found["abi"])
     for kind, name, known in (
@@ -157,6 +157,8 @@ def find_failure(
 ) -> CaseResult | None:
     """Run sequences until one fails; return the result of the shortest one that still does, or None.
 
+    One that fails only after others, and not in a session of its own, is returned where no other fails.
+
     Args:
         abi: id of the ABI.
         connector: a connector, or its text, see `hvabi.conformance.connect`.
@@ -176,33 +178,44 @@ def find_failure(
     link = parse_connector(connector) if isinstance(connector, str) else connector
     supervisor = Supervisor(link, profile=profile, timeout=timeout)
     try:
+        unrepeated: CaseResult | None = None
         for number in range(budget):
             basis = bases[number % len(bases)]
             plan = plan_of(basis, seed + number // len(bases), MOST_MOVES)
             result = supervisor.run(case_from(basis, plan))
             if result.verdict.bad:
-                return _shortest(supervisor, basis, plan, result)
-        return None
+                shortest = _shortest(supervisor, basis, plan, result)
+                if shortest is not None:
+                    return shortest
+                text = f"{result.message} (it does not fail in a session of its own)"
+                unrepeated = unrepeated or replace(result, message=text)
+        return unrepeated
     finally:
         supervisor.close()
         if isinstance(connector, str):
             link.close()
 
 
-def _shortest(supervisor: Supervisor, basis: Basis, plan: Plan, first: CaseResult) -> CaseResult:
-    """Return the result of the fewest moves with which the same verdict comes; `first` where it comes only once."""
-    best = first
+def _shortest(supervisor: Supervisor, basis: Basis, plan: Plan, first: CaseResult) -> CaseResult | None:
+    """Return the result of the fewest moves that end in the same verdict, None where not even all of them do.
+
+    Each try has a session of its own: what the cases before it left behind could be what failed the first.
+    """
+    best: CaseResult | None = None
 
     def fails(kept: tuple[int, ...]) -> bool:
         nonlocal best
+        supervisor.close()
         result = supervisor.run(case_from(basis, plan, kept))
         if result.verdict is not first.verdict:
             return False
         best = result
         return True
 
-    shrunk(tuple(range(len(plan.moves))), fails)
-    return replace(best, message=f"{best.message} (found as {first.case.id})" if best is not first else best.message)
+    every = tuple(range(len(plan.moves)))
+    if fails(every):
+        shrunk(every, fails)
+    return replace(best, message=f"{best.message} (found as {first.case.id})") if best is not None else None
 
 
 def shrunk(moves: tuple[int, ...], fails: Fails) -> tuple[int, ...]:

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 from hvabi.abi.registry import abi_ids, bundled, load
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.conformance.generate.basis import basis_of
+from hvabi.conformance.generate.edges import edge_cases
 from hvabi.conformance.generate.guests import guest_cases
 from hvabi.conformance.generate.hosts import done_cases, fault_cases, progress_cases, reserved_cases
+from hvabi.conformance.generate.more_edges import edge_cases as more_edge_cases
+from hvabi.conformance.generate.more_guests import more_guest_cases
 from hvabi.conformance.generate.rules import RuleCases
 
 if TYPE_CHECKING:
@@ -64,9 +67,13 @@ def _in_order(abi: str, revision: str, transport: str, role: str | None, profile
     basis = basis_of(abi, revision, transport, profile)
     if role in (None, "host") and any(basis.call.outcomes.values()):
         yield from done_cases(basis)
-        yield from RuleCases(basis).cases()
+        rules = RuleCases(basis)
+        yield from rules.cases()
+        yield from edge_cases(basis, rules)
+        yield from more_edge_cases(basis)
         yield from reserved_cases(basis)
         yield from progress_cases(basis)
         yield from fault_cases(basis)
     if role in (None, "guest") and basis.call.guest is not None:
         yield from guest_cases(basis)
+        yield from more_guest_cases(basis)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from hvabi.abi.codec import MessageCodec
+    from hvabi.adapters.guest import Guest
 
 SCRATCH = (0x10, 0x14)
 """Pages where structures in memory lie: below every range that is converted."""
@@ -83,8 +84,12 @@ class Basis:
         guest = guest_class(self.spec.id)(self.spec, transport=self.transport, config=config or {}, scratch=SCRATCH)
         if not guest.can_name(start << 12, pages, PageState(to)):
             return None
-        batch = next(plan(guest, start, pages, PageState(to)))
-        return as_fields(batch.request)
+        return as_fields(self.first_request(guest, start, pages, to))
+
+    @staticmethod
+    def first_request(guest: Guest, start: int, pages: int, to: str) -> Any:
+        """Return the value of the first request with which a guest converts [start, start + pages)."""
+        return next(plan(guest, start, pages, PageState(to))).request
 
     def reach(self) -> int:
         """Return the most pages that one request names, up to 1024."""

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from hvabi.abi.calls import Rule
     from hvabi.conformance.case import Case, Level
 
-MOST_BROKEN = 6
+MOST_BROKEN = 4
+"""Most cases that break one rule alone by one field, per transport."""
+MOST_ALONE = 12
 """Most cases that break one rule alone, per transport."""
-MOST_KEPT = 3
+MOST_KEPT = 6
 """Most cases that keep one rule just at its limit, per transport."""
 _SHAPES = ((PLACE, 1, "shared"), (PLACE, 3, "private"), (PLACE, 512, "shared"))
 _EDGES = ("limit", "low", "high", "wrap", "unit", "aligned", "half", "wanted", "size")
@@ -30,6 +32,11 @@ def host_rules(basis: Basis) -> Iterator[Rule]:
         if rule.level == "observed" and basis.abi.profile == "spec":
             continue
         yield rule
+
+
+def _changed(question: Question, changed: Question) -> tuple[str, ...]:
+    """Return the fields in which two questions differ."""
+    return tuple(name for name, item in question.fields.items() if changed.fields.get(name) != item)
 
 
 def bases(basis: Basis) -> list[Question]:
@@ -64,9 +71,12 @@ class RuleCases:
         kept: list[tuple[str, Judged]] = []
         names: set[str] = set()
         asked: list[Question] = []
+        quota: dict[tuple[str, ...], int] = {}
         for question in self.bases:
             for name, changed in variants(self.basis, question, rule):
-                if name in names or len(alone) >= MOST_BROKEN:
+                # Each field has its share, or the first operand of a rule would use up all cases.
+                share = _changed(question, changed)
+                if name in names or quota.get(share, 0) >= MOST_BROKEN or len(alone) >= MOST_ALONE:
                     continue
                 judged = judge(self.basis, changed)
                 if judged is None or judged.question in asked:
@@ -74,6 +84,7 @@ class RuleCases:
                 asked.append(judged.question)
                 if judged.breaks_only(rule.id):
                     names.add(name)
+                    quota[share] = quota.get(share, 0) + 1
                     alone.append((name, question, judged))
                 elif judged.first_breaks(rule.id):
                     first.append((name, question, judged))
@@ -148,7 +159,8 @@ class RuleCases:
                 decided = {answer.rule for answer in judged.answers}
                 if decided == {earlier.id} and (later.id in judged.broken or later.scope != "call"):
                     return judged
-                if decided == {earlier.id, later.id}:
+                # Either may decide where the order is open, and none of both under an open policy.
+                if earlier.id in decided and decided <= {earlier.id, later.id, None} and len(decided) > 1:
                     return judged
         return None
 

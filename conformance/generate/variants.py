@@ -37,8 +37,11 @@ def variants(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
             yield from _states(basis, question, rule)
         case _:
             pass
-    yield from _config(basis, question, rule)
     yield from field_variants(basis, question, rule)
+    for name, configured in _config(basis, question, rule):
+        yield name, configured
+        for inner, changed in field_variants(basis, configured, rule):
+            yield f"{inner}-{name}", changed
 
 
 def _roots(basis: Basis, rule: Rule) -> tuple[set[str], bool]:
@@ -125,6 +128,8 @@ def _numbers(field: Field, old: Any, interesting: list[tuple[str, int]]) -> Iter
         ("plus-0x800", old + 0x800),
         ("plus-0xfff", old + 0xFFF),
         ("plus-page", old + 0x1000),
+        ("plus-256", old + 256),
+        ("plus-1.5-pages", old + 0x1800),
         ("all-ones", top),
         ("top-page", top & ~0xFFF),
         ("top-bit", old | 1 << (field.bits - 1)),
@@ -162,6 +167,7 @@ def _thresholds(basis: Basis, question: Question, rule: Rule) -> list[tuple[str,
 
     def near(label: str, limit: int | None) -> None:
         if limit is not None:
+            found.extend([(f"{label}-minus-page", limit - 4096)] if limit >= 4096 else [])
             found.extend([(f"{label}-minus-1", limit - 1), (label, limit), (f"{label}-plus-1", limit + 1)])
 
     near("limit", number("limit"))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from hvabi.abi.specification import Abi
     from hvabi.conformance.case import Role
-    from hvabi.conformance.liars.of_hosts import Made
+    from hvabi.conformance.liars.made import Made
 
 
 def liars(abi: str | None = None, role: str | None = None) -> tuple[Liar, ...]:

@@ -23,7 +23,7 @@ def rewrite(expr: Expr, change: Callable[[Expr], Expr | None]) -> Expr:
     for item in fields(expr):
         value = getattr(expr, item.name)
         new: Any = value
-        if isinstance(value, Expr.__args__):  # type: ignore[attr-defined]  # Expr is a union of classes
+        if isinstance(value, Expr.__args__):
             new = rewrite(value, change)
         elif isinstance(value, tuple):
             new = tuple(rewrite(part, change) for part in value)

@@ -60,6 +60,7 @@ def _liar(row: Mapping[str, Any], revision: str, transport: str) -> Liar:
         ),
         hints=(f"-{number.partition('-')[0].lower()}-",),
         reference=row.get("reference"),
+        breaks=row.get("breaks", False),
     )
 
 
@@ -133,6 +134,10 @@ def _direction_of(abi: Abi, row: dict[str, Any]) -> Abi:
     )
 
 
+def _pages(abi: Abi, row: dict[str, Any]) -> Abi:
+    return model.with_convert(abi, lambda convert: replace(convert, pages=parse(row["pages"])))
+
+
 def _errno(abi: Abi, row: dict[str, Any]) -> Abi:
     call = model.convert_call(abi)
     assert call.vmm is not None  # bugs of this kind are of split hosts
@@ -143,9 +148,12 @@ def _errno(abi: Abi, row: dict[str, Any]) -> Abi:
     return model.with_call(abi, replace(call, vmm=replace(call.vmm, errno=rows)))
 
 
-def _progress(key: str) -> Callable[[Abi, dict[str, Any]], Abi]:
-    name = key.replace("-", "_")
-    return lambda abi, row: model.with_progress(abi, lambda old: replace(old, **{name: parse(row[key])}))
+def _done_when(abi: Abi, row: dict[str, Any]) -> Abi:
+    return model.with_progress(abi, lambda old: replace(old, done_when=parse(row["done-when"])))
+
+
+def _again_when(abi: Abi, row: dict[str, Any]) -> Abi:
+    return model.with_progress(abi, lambda old: replace(old, again_when=parse(row["again-when"])))
 
 
 def _next(abi: Abi, row: dict[str, Any]) -> Abi:
@@ -173,9 +181,10 @@ _CHANGES: Mapping[str, Callable[[Abi, dict[str, Any]], Abi]] = {
     "outcome": _outcome,
     "direction": _direction,
     "direction-of": _direction_of,
+    "pages": _pages,
     "errno": _errno,
-    "done-when": _progress("done-when"),
-    "again-when": _progress("again-when"),
+    "done-when": _done_when,
+    "again-when": _again_when,
     "next": _next,
     "for-ever": _for_ever,
     "steps-before": _steps,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from hvabi.abi.registry import Spec
@@ -23,7 +22,7 @@ Family = Literal["generated", "historic"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planted:
-    """What is wrong with a liar: a change of the specification that it runs on, or of an engine, or both where one alone would not show.
+    """What is wrong with a liar: a change of the specification that it runs on, of an engine, or of both.
 
     Attributes:
         spec: returns the resolved ABI with the bug in it.
@@ -46,6 +45,7 @@ class Liar:
         equivalent: why nobody can tell it from a right implementation, or None.
         hints: ids of rules, or words of case ids, where it is likely to be caught; only speed depends on them.
         reference: the historic bug's reference, or None.
+        breaks: whether it is the bug that it falls over. Any other liar must answer, and answer wrongly.
 
     """
 
@@ -60,6 +60,7 @@ class Liar:
     equivalent: str | None = None
     hints: tuple[str, ...] = ()
     reference: str | None = None
+    breaks: bool = False
 
     def make(self) -> LyingSession:
         """Return a new session with ``handle(line) -> str | None``."""
@@ -108,7 +109,7 @@ class LyingSession(Session):
         return self._specs[right.abi.profile]
 
     def _lying_host(self, right: Host) -> Host:
-        return _over(self._liar.planted.host, type(right))(
+        made: Host = _over(self._liar.planted.host, type(right))(
             self._spec(right.spec),
             transport=right.transport.name,
             config=right.config,
@@ -116,9 +117,10 @@ class LyingSession(Session):
             memory=right.memory,
             enabled=right.enabled,
         )
+        return made
 
     def _lying_guest(self, right: Guest) -> Guest:
-        return _over(self._liar.planted.guest, type(right))(
+        made: Guest = _over(self._liar.planted.guest, type(right))(
             self._spec(right.spec),
             transport=right.transport.name,
             config=right.config,
@@ -126,9 +128,9 @@ class LyingSession(Session):
             enabled=right.enabled,
             steps=right.steps,
         )
+        return made
 
 
-@lru_cache(maxsize=512)
 def _over(bug: type[Any] | None, right: type[Any]) -> type[Any]:
     """Return the adapter's class with the bug's methods over it."""
     return right if bug is None else type(bug.__name__, (bug, right), {})

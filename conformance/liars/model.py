@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hvabi.abi.model import BlockPlace, PairPlace, RegisterPlace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from hvabi.abi.calls import Answer, Call, Convert, Progress, Rule
     from hvabi.abi.expr import Expr
     from hvabi.abi.model import Endian, Field, Layout, Message, Place, Placement
     from hvabi.abi.specification import Abi
-
-Change = Callable[["Abi"], "Abi"] if TYPE_CHECKING else object
 
 
 def convert_call(abi: Abi) -> Call:
@@ -64,7 +61,8 @@ def with_added_rule(abi: Abi, rule: Rule, after: str | None = None) -> Abi:
 def with_rule_answer(abi: Abi, rule_id: str, change: Callable[[Answer], Answer]) -> Abi:
     """Return the ABI with the answer of a rule changed."""
     rule = convert_call(abi).rule(rule_id)
-    assert rule is not None and rule.answer is not None  # the caller took the id from this ABI
+    assert rule is not None  # the caller took the id from this ABI
+    assert rule.answer is not None  # and it has an answer
     return with_rule(abi, replace(rule, answer=change(rule.answer)))
 
 
@@ -96,7 +94,7 @@ def with_progress(abi: Abi, change: Callable[[Progress], Progress]) -> Abi:
 
 
 def with_field(abi: Abi, message: str, path: str, change: Callable[[Field], Field]) -> Abi:
-    """Return the ABI with a field of a message changed: ``name``, ``word.name`` or, of a list's elements, ``list.name``."""
+    """Return the ABI with a field changed: ``name``, ``word.name`` or, of a list's elements, ``list.name``."""
     name, _, inner = path.partition(".")
     found = abi.messages[message]
     field = found.fields[name]

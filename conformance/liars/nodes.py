@@ -1,4 +1,4 @@
-"""Hosts that keep shared pages in a list of nodes, with the bugs of such a list, and hosts that trip over memory slots."""
+"""Hosts that keep shared pages in a list of nodes, with its bugs, and hosts that trip over memory slots."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class _NodeList(Backend):
         super().__init__(**keywords)
         self.nodes: Nodes = []
 
-    def reset(self, **keywords: Any) -> None:
+    def reset(self, *arguments: Any, **keywords: Any) -> None:
         """Take the state over."""
-        super().reset(**keywords)
+        super().reset(*arguments, **keywords)
         self.nodes = [(run.start, run.end) for run in super().query()]
 
     def convert(self, conversion: Conversion, **keywords: Any) -> Outcome:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hvabi.abi.expr import Int, Name, Unary, names
 from hvabi.conformance.liars import hosts, model
-from hvabi.conformance.liars.exprs import moved, moved_names
+from hvabi.conformance.liars.exprs import moved, moved_names, parse, rewrite
 from hvabi.conformance.liars.liar import Planted
 from hvabi.conformance.liars.made import Made, engine
 from hvabi.conformance.liars.sight import Sight
@@ -16,7 +16,7 @@ from hvabi.conformance.liars.sight import Sight
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from hvabi.abi.calls import Answer
+    from hvabi.abi.calls import Answer, Progress
     from hvabi.abi.expr import Expr
     from hvabi.abi.model import Enum
     from hvabi.abi.specification import Abi
@@ -24,26 +24,30 @@ if TYPE_CHECKING:
     Changing = Callable[[Abi, Callable[[Answer], Answer]], Abi]
 
 
+PROGRESS_NAMES = ("done_pages", "done_bytes", "part_pages", "index")
+"""Names of expressions that say how far a host came."""
+
+
 class AnswerLies(Sight):
     """Makes them."""
 
     def statuses(self) -> Iterator[Made]:
         """Yield a host per status in an answer that answers another of the same enum."""
-        for name, words, hints, answer, change, never in self.answers():
-            for path, expr in self.placed(answer).items():
+        for told in self.answers():
+            for path, expr in self.placed(told.answer).items():
                 enum = self._enum(path)
                 other = None if enum is None else self._other(enum, expr)
                 if other is None:
                     continue
                 yield Made(
                     kind="status-swapped",
-                    name=f"{name}-{path}-{other[0]}",
-                    what=f"For {words} it answers {other[0]} in {path}.",
+                    name=f"{told.name}-{path}-{other[0]}",
+                    what=f"For {told.words} it answers {other[0]} in {path}.",
                     planted=Planted(
-                        spec=partial(change, change=partial(model.with_answer_field, field=path, expr=other[1]))
+                        spec=partial(told.change, change=partial(model.with_answer_field, field=path, expr=other[1]))
                     ),
-                    hints=hints,
-                    equivalent=never or self._not_compared(answer, path),
+                    hints=told.hints,
+                    equivalent=told.never or self._not_compared(told.answer, path),
                 )
 
     def _not_compared(self, answer: Answer, path: str) -> str | None:
@@ -66,8 +70,8 @@ class AnswerLies(Sight):
     def numbers(self) -> Iterator[Made]:
         """Yield hosts whose account of progress is off by one, or that leave a field of an answer out."""
         unit = {"done_bytes": 4096}
-        for name, words, hints, answer, change, never in self.answers():
-            placed = self.placed(answer)
+        for told in self.answers():
+            placed = self.placed(told.answer)
             for path, expr in placed.items():
                 used = sorted(names(expr) & set(PROGRESS_NAMES))
                 for local in used:
@@ -78,23 +82,25 @@ class AnswerLies(Sight):
                             wrong = _floored(expr, local, unit.get(local, 1))
                         yield Made(
                             kind="progress",
-                            name=f"{name}-{path}-one-{word}",
-                            what=f"For {words} {path} says one {_unit_word(local)} {word} than was done.",
+                            name=f"{told.name}-{path}-one-{word}",
+                            what=f"For {told.words} {path} says one {_unit_word(local)} {word} than was done.",
                             planted=Planted(
-                                spec=partial(change, change=partial(model.with_answer_field, field=path, expr=wrong))
+                                spec=partial(
+                                    told.change, change=partial(model.with_answer_field, field=path, expr=wrong)
+                                )
                             ),
-                            hints=hints,
-                            equivalent=never,
+                            hints=told.hints,
+                            equivalent=told.never,
                         )
             for path in placed:
                 if len(placed) > 1 and "." not in path:
                     yield Made(
                         kind="field-left-out",
-                        name=f"{name}-{path}",
-                        what=f"For {words} it does not write {path}.",
-                        planted=Planted(spec=partial(change, change=partial(_without_field, path=path))),
-                        hints=hints,
-                        equivalent=never or self._not_compared(answer, path),
+                        name=f"{told.name}-{path}",
+                        what=f"For {told.words} it does not write {path}.",
+                        planted=Planted(spec=partial(told.change, change=partial(_without_field, path=path))),
+                        hints=told.hints,
+                        equivalent=told.never or self._not_compared(told.answer, path),
                     )
         progress = self.call.progress
         if progress is None:
@@ -133,8 +139,6 @@ def _number(value: int) -> Expr:
 
 def _floored(expr: Expr, local: str, unit: int) -> Expr:
     """Return the expression with a name one unit less, but never below zero."""
-    from hvabi.conformance.liars.exprs import parse, rewrite
-
     less = parse(f"max({local} - {unit}, 0)")
     return rewrite(expr, lambda node: less if isinstance(node, Name) and node.name == local else None)
 
@@ -148,14 +152,17 @@ def _without_field(answer: Answer, path: str) -> Answer:
 
 
 def _with_mark(abi: Abi, key: str, field: str, expr: Expr) -> Abi:
-    return model.with_progress(
-        abi, lambda progress: replace(progress, **{key: {**getattr(progress, key), field: expr}})
-    )
+    def change(progress: Progress) -> Progress:
+        if key == "mark":
+            return replace(progress, mark={**progress.mark, field: expr})
+        return replace(progress, mark_part={**progress.mark_part, field: expr})
+
+    return model.with_progress(abi, change)
 
 
 def _with_chunk(abi: Abi, expr: Expr) -> Abi:
     return model.with_progress(abi, lambda progress: replace(progress, chunk=expr))
 
 
-def _unmarked(progress: object) -> object:
-    return replace(progress, mark={}, mark_part={})  # type: ignore[type-var]  # a Progress
+def _unmarked(progress: Progress) -> Progress:
+    return replace(progress, mark={}, mark_part={})

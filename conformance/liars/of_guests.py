@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from hvabi.abi.expr import Attr, Int, Name, Truth, names, paths
 from hvabi.conformance.liars import guests, model
-from hvabi.conformance.liars.exprs import either, moved, parse, rewrite, scaled
+from hvabi.conformance.liars.exprs import either, moved_names, rewrite, scaled
 from hvabi.conformance.liars.liar import Planted
-from hvabi.conformance.liars.of_hosts import Made
+from hvabi.conformance.liars.made import Made
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,25 +72,24 @@ class GuestLies:
             if not placed.get(path.partition(".")[0]):
                 continue
             yield Made(
-                kind="request", name=f"reserved-{path}", what=f"It sends a bit in {path}, which is reserved.",
+                kind="request",
+                name=f"reserved-{path}",
+                what=f"It sends a bit in {path}, which is reserved.",
                 planted=Planted(guest=guests.sends(path)),
-            )  # fmt: skip
+            )
         for path, expr in guest.request.items():
-            for name in sorted(names(expr) & {"start"}):
-                wrong = rewrite(
-                    expr,
-                    lambda node, name=name: moved(node, 4096) if isinstance(node, Name) and node.name == name else None,
-                )  # type: ignore[misc]  # bound per loop
+            if "start" in names(expr):
+                wrong = moved_names(expr, ("start",), 4096)
                 yield self._sent(f"{path}-one-page-on", f"Its {path} is one page too far.", path, wrong)
         for path, expr in guest.element.items():
             if "start" in names(expr):
-                wrong = rewrite(
-                    expr, lambda node: moved(node, 4096) if isinstance(node, Name) and node.name == "start" else None
-                )
+                element = {**guest.element, path: moved_names(expr, ("start",), 4096)}
                 yield Made(
-                    kind="request", name=f"element-{path}-one-page-on", what=f"{path} of its elements is one page too far.",
-                    planted=Planted(spec=partial(_with_guest, element={**guest.element, path: wrong})),
-                )  # fmt: skip
+                    kind="request",
+                    name=f"element-{path}-one-page-on",
+                    what=f"{path} of its elements is one page too far.",
+                    planted=Planted(spec=partial(_with_guest, element=element)),
+                )
 
     def _sent(self, name: str, what: str, path: str, expr: Expr) -> Made:
         guest = self.call.guest
@@ -118,9 +117,15 @@ class GuestLies:
         yield _engine("belief", "answer-ignored", guests.IgnoresAnswers, "It does not look at the answer.", "refused")
         if self.call.guest is not None and self.call.guest.steps_after:
             yield _engine(
-                "belief", "tail-accepted", guests.AcceptsTail, "It does its local half for the last piece only.", "progress",
-                equivalent=None if self.call.progress is not None else "one call does the whole range, so the last piece is the whole",
-            )  # fmt: skip
+                "belief",
+                "tail-accepted",
+                guests.AcceptsTail,
+                "It does its local half for the last piece only.",
+                "progress",
+                equivalent=None
+                if self.call.progress is not None
+                else "one call does the whole range, so the last piece is the whole",
+            )
 
     def rules_skipped(self) -> Iterator[Made]:
         """Yield a guest per rule of the answer that it does not look at."""
@@ -149,23 +154,42 @@ class GuestLies:
         progress = self.call.progress
         if progress is None:
             return
-        yield self._other("partial-is-done", "It takes an answer that asks to go on for success.",
-                          lambda p: replace(p, done_when=either(p.done_when, p.again_when)))  # fmt: skip
-        yield self._other("partial-is-failure", "It gives up on an answer that asks to go on.",
-                          lambda p: replace(p, again_when=Truth(False)))  # fmt: skip
-        yield self._other("loops", "It goes on for ever without progress.",
-                          lambda p: replace(p, stalls=1 << 40, bound=_FOR_EVER), "none-for-ever")  # fmt: skip
+        yield self._other(
+            "partial-is-done",
+            "It takes an answer that asks to go on for success.",
+            lambda p: replace(p, done_when=either(p.done_when, p.again_when)),
+        )
+        yield self._other(
+            "partial-is-failure",
+            "It gives up on an answer that asks to go on.",
+            lambda p: replace(p, again_when=Truth(False)),
+        )
+        yield self._other(
+            "loops",
+            "It goes on for ever without progress.",
+            lambda p: replace(p, stalls=1 << 40, bound=_FOR_EVER),
+            "none-for-ever",
+        )
         if progress.counts_when is not None:
-            yield self._other("failed-counts-nothing", "After an error it forgets what was done before it.",
-                              lambda p: replace(p, counts_when=None), "refused")  # fmt: skip
+            yield self._other(
+                "failed-counts-nothing",
+                "After an error it forgets what was done before it.",
+                lambda p: replace(p, counts_when=None),
+                "refused",
+            )
         if progress.next:
-            yield self._other("restarts", "It sends the same request again after a part was done.",
-                              lambda p: replace(p, next={}))  # fmt: skip
+            yield self._other(
+                "restarts", "It sends the same request again after a part was done.", lambda p: replace(p, next={})
+            )
+            unit = "page" if progress.unit == "byte" else progress.unit
             for sign, word in ((1, "late"), (-1, "early")):
                 changed = _off(progress, sign, self._answered())
                 if changed is not None:
-                    yield self._other(f"resumes-one-{word}", f"It goes on one {progress.unit if progress.unit != 'byte' else 'page'} too {word}.",
-                                      partial(_with_next, changed=changed))  # fmt: skip
+                    yield self._other(
+                        f"resumes-one-{word}",
+                        f"It goes on one {unit} too {word}.",
+                        partial(_with_next, changed=changed),
+                    )
         if progress.resume == "same-buffer":
             yield _engine(
                 "progress", "resumes-one-late", guests.OneElementLate, "It goes on one element too late.", "progress"
@@ -181,10 +205,12 @@ class GuestLies:
                 "lie",
             )
         yield Made(
-            kind="progress", name="backwards-accepted", what="It takes any progress that it is told, backwards too.",
+            kind="progress",
+            name="backwards-accepted",
+            what="It takes any progress that it is told, backwards too.",
             hints=tuple(rule.id for rule in self.call.rules if _about_progress(rule, progress)),
             planted=Planted(guest=guests.Forgetful, spec=_without_checks_of_progress),
-        )  # fmt: skip
+        )
 
     def _answered(self) -> set[str]:
         if self.call.response is None:
@@ -192,8 +218,13 @@ class GuestLies:
         return set(self.abi.messages[self.call.response].fields)
 
     def _other(self, name: str, what: str, change: Callable[[Progress], Progress], *hints: str) -> Made:
-        return Made(kind="progress", name=name, what=what, hints=hints or ("progress",),
-                    planted=Planted(spec=partial(model.with_progress, change=change)))  # fmt: skip
+        return Made(
+            kind="progress",
+            name=name,
+            what=what,
+            hints=hints or ("progress",),
+            planted=Planted(spec=partial(model.with_progress, change=change)),
+        )
 
 
 def _engine(kind: str, name: str, bug: type[Guest], what: str, *hints: str, equivalent: str | None = None) -> Made:
@@ -247,9 +278,7 @@ def _without_check(abi: Abi, rule_id: str) -> Abi:
     call = model.convert_call(abi)
     rule = call.rule(rule_id)
     assert rule is not None  # the caller took the id from this ABI
-    looked = {
-        path.removeprefix("response.") for exprs in rule.operands.values() for expr in exprs for path in paths(expr)
-    }
+    looked = _looked_at(rule)
     done = tuple(
         replace(answer, fields={name: expr for name, expr in answer.fields.items() if name not in looked})
         for answer in call.outcomes.get("done", ())
@@ -258,12 +287,16 @@ def _without_check(abi: Abi, rule_id: str) -> Abi:
     return model.without_rule(model.with_call(abi, changed), rule_id)
 
 
+def _looked_at(rule: Rule) -> set[str]:
+    """Return the fields, without ``response.``, that a rule looks at."""
+    exprs = [expr for operand in rule.operands.values() for expr in operand]
+    return {path.removeprefix("response.") for expr in exprs for path in paths(expr)}
+
+
 def _about_progress(rule: Rule, progress: Progress) -> bool:
     """Whether a rule looks at what the guest's account of progress looks at too."""
     counted = {path.removeprefix("response.") for path in paths(progress.completed)}
-    looked = {
-        path.removeprefix("response.") for exprs in rule.operands.values() for expr in exprs for path in paths(expr)
-    }
+    looked = _looked_at(rule)
     return bool(counted & looked)
 
 
@@ -277,4 +310,4 @@ def _sent_reserved(message: Message, each: str | None) -> Iterator[str]:
                 yield f"{name}.{inner}"
 
 
-__all__ = ["GuestLies", "parse"]
+__all__ = ["GuestLies"]

@@ -11,11 +11,14 @@ from hvabi.conformance.liars import hosts, model
 from hvabi.conformance.liars.exprs import moved
 from hvabi.conformance.liars.liar import Planted
 from hvabi.conformance.liars.made import Made, engine
+from hvabi.conformance.liars.of_answers import AnswerLies
+from hvabi.conformance.liars.of_places import PlaceLies
+from hvabi.conformance.liars.of_rules import RuleLies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from hvabi.abi.calls import Answer, Call, Convert
+    from hvabi.abi.calls import Answer, Call, Convert, ErrnoAnswer
     from hvabi.abi.specification import Abi
 
     Changing = Callable[[Abi, Callable[[Answer], Answer]], Abi]
@@ -62,11 +65,9 @@ class HostLies(RuleLies, AnswerLies, PlaceLies):
         for key in ("start", "pages"):
             if self.widest(getattr(convert, key)) <= 32:
                 continue
-            yield self._meaning(
-                f"{key}-low-half",
-                f"It keeps the low 32 bits of the {key} only.",
-                partial(_replaced, **{key: Binary("&", getattr(convert, key), Int(0xFFFFFFFF, 16))}),
-            )
+            low = Binary("&", getattr(convert, key), Int(0xFFFFFFFF, 16))
+            change = partial(_replaced, start=low) if key == "start" else partial(_replaced, pages=low)
+            yield self._meaning(f"{key}-low-half", f"It keeps the low 32 bits of the {key} only.", change)
         yield self._meaning(
             "start-one-page-more", "It begins one page too late.", partial(_replaced, start=moved(convert.start, 4096))
         )
@@ -123,17 +124,15 @@ class HostLies(RuleLies, AnswerLies, PlaceLies):
             yield engine("vmm", "refusal-ignored", hosts.IgnoresVmm, "errno")
         why = None if exact else "the specification says nothing of the pages of a call that failed on the way"
         yield engine("footprint", "failed-but-changed", hosts.ChangesWhatWasRefused, "limit", equivalent=why)
-        if any(
-            block.space is None and block.at is not None
-            for block in self.transport.placements[self.call.request].blocks.values()
-        ):
+        blocks = self.transport.placements[self.call.request].blocks.values()
+        if any(block.space is None and block.at is not None for block in blocks):
             yield engine("memory", "read-twice", hosts.ReadsTwice, "memory-flip")
         for number, row in enumerate(self.call.vmm.errno if self.call.vmm else ()):
             if row.guard.serves(self.transport.name):
                 yield Made(
                     kind="vmm",
                     name=f"errno-row-{number}",
-                    what=f"It does not know errno {row.errno if row.errno is not None else 'in general'} of its user space.",
+                    what=f"It has no row for {'other errnos' if row.errno is None else f'errno {row.errno}'}.",
                     planted=Planted(spec=partial(_without_errno, number=number)),
                     hints=("errno",),
                     equivalent=_same_errno(self.call, number),
@@ -161,22 +160,16 @@ def _without_errno(abi: Abi, number: int) -> Abi:
 def _same_errno(call: Call, number: int) -> str | None:
     """Say which later row answers the same, so that nobody misses this one."""
     assert call.vmm is not None  # the caller has looked
+
+    def means(item: ErrnoAnswer) -> object:
+        if item.answer is not None:
+            return model.said(item.answer)
+        return [model.said(answer) for answer in call.outcomes.get(item.outcome or "failed", ())]
+
     row = call.vmm.errno[number]
     for later in call.vmm.errno[number + 1 :]:
         if later.errno is None:
-            same = (later.outcome or "failed") == (row.outcome or "failed") and later.answer == row.answer
-            outcomes = call.outcomes
-            alike = (
-                row.answer is None
-                and later.answer is None
-                and [model.said(a) for a in outcomes.get(row.outcome or "failed", ())]
-                == [model.said(a) for a in outcomes.get(later.outcome or "failed", ())]
-            )
-            return "the row for every other errno answers the same" if same or alike else None
-    if row.errno is None:
-        return (
-            "an errno that no row has is `failed` too"
-            if (row.outcome or "failed") == "failed" and row.answer is None
-            else None
-        )
+            return "the row for every other errno answers the same" if means(later) == means(row) else None
+    if row.errno is None and row.answer is None and (row.outcome or "failed") == "failed":
+        return "an errno that no row has is `failed` too"
     return None

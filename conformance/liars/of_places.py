@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hvabi.abi.model import PairPlace, RegisterPlace
 from hvabi.conformance.liars import hosts, model
+from hvabi.conformance.liars.exprs import parse
 from hvabi.conformance.liars.liar import Planted
 from hvabi.conformance.liars.made import Made
 from hvabi.conformance.liars.sight import Sight
@@ -98,8 +99,8 @@ class PlaceLies(Sight):
                     ),
                     equivalent=self._never_told(name),
                 )
-            field = self.response.fields[name] if self.response else None
-            if isinstance(place, RegisterPlace) and place.hi is None and field is not None and field.bits == 64:
+            answered = self.response_field(name)
+            if isinstance(place, RegisterPlace) and place.hi is None and answered is not None and answered.bits == 64:
                 yield Made(
                     kind="truncated",
                     name=f"response-{name}",
@@ -118,42 +119,29 @@ class PlaceLies(Sight):
     def _never_told(self, name: str) -> str | None:
         """Say why a field of the response is never written by a host, or None."""
         told = [rule.answer for rule in self.rules if rule.answer is not None]
-        told += [
-            answer
-            for status in self.call.outcomes
-            for _, answer in model.answers_of(self.call.outcomes, status, self.transport.name)
-        ]
+        for status in self.call.outcomes:
+            told += [answer for _, answer in model.answers_of(self.call.outcomes, status, self.transport.name)]
         if any(path.partition(".")[0] == name for answer in told for path in answer.fields):
             return None
         return f"no answer of the host writes {name}"
 
     def _never_wide(self, name: str) -> str | None:
         field = self.response_field(name)
-        if (
-            field is not None
-            and field.enum is not None
-            and all(0 <= value.value >> 32 == 0 for value in field.enum.values.values())
-        ):
+        if field is None or field.enum is None:
+            return None
+        if all(value.value >> 32 == 0 for value in field.enum.values.values()):
             return f"every value of {name} fits 32 bits"
         return None
 
     def reserved(self) -> Iterator[Made]:
         """Yield hosts that refuse reserved bits that are to be ignored."""
-        refusal = next(
-            (
-                rule
-                for rule in self.rules
-                if rule.answer is not None
-                and rule.scope == "call"
-                and rule.answer.end == "return"
-                and rule.answer.fields
-            ),
-            None,
-        )
-        element = next(
-            (rule for rule in self.rules if rule.answer is not None and rule.scope != "call" and rule.answer.fields),
-            refusal,
-        )
+        refusing = [
+            rule
+            for rule in self.rules
+            if rule.answer is not None and rule.answer.end == "return" and rule.answer.fields
+        ]
+        refusal = next((rule for rule in refusing if rule.scope == "call"), None)
+        element = next((rule for rule in refusing if rule.scope != "call"), refusal)
         convert = self.call.convert
         each = convert.each if convert is not None else None
         placed = self.transport.placements[self.call.request].place
@@ -196,8 +184,6 @@ def _clobbered(transport: Transport, call: Call) -> tuple[str, ...]:
 
 
 def _reserved_paths(message: Message, each: str | None) -> Iterator[tuple[str, Expr]]:
-    from hvabi.conformance.liars.exprs import parse
-
     for name, field in message.fields.items():
         if field.reserved is not None and field.reserved.receive == "ignore":
             yield name, parse(name)

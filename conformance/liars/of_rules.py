@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     Changing = Callable[[Abi, Callable[[Answer], Answer]], Abi]
 
 
+_LIMITS = {"below": "limit", "at-most": "limit", "count-at-most": "limit", "within": "high", "fits-buffer": "size"}
+"""The operand of a check that is an upper limit."""
+
+
 class RuleLies(Sight):
     """Makes them."""
 
@@ -136,7 +140,8 @@ def _disjoint(one: Rule, other: Rule) -> str | None:
 def _allowed(one: Rule, other: Rule) -> str | None:
     """Say why the answer of the later rule is right for the earlier one too, or None."""
     right, wrong = one.answer, other.answer
-    assert right is not None and wrong is not None  # the caller has looked
+    assert right is not None  # the caller has looked
+    assert wrong is not None  # as above
     extra = set(wrong.fields) - set(right.fields)
     same = right.end == wrong.end and all(wrong.fields.get(name) == expr for name, expr in right.fields.items())
     if same and extra and extra <= set(right.may_change):

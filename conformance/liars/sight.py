@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from hvabi.abi.expr import Attr, Binary, Int, Name, names
 from hvabi.conformance.liars import model
@@ -16,7 +17,25 @@ if TYPE_CHECKING:
     from hvabi.abi.model import Field, Message, Transport
     from hvabi.abi.specification import Abi
 
-    Changing = Callable[[Abi, Callable[[Answer], Answer]], Abi]
+
+class Changing(Protocol):
+    """Changes one answer of an ABI."""
+
+    def __call__(self, abi: Abi, *, change: Callable[[Answer], Answer]) -> Abi:
+        """Return the ABI with the answer changed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """One answer of a host: its name, words for people, hints, how to change it, and why it may never be seen."""
+
+    name: str
+    words: str
+    hints: tuple[str, ...]
+    answer: Answer
+    change: Changing
+    never: str | None = None
 
 
 class Sight:
@@ -38,31 +57,23 @@ class Sight:
             and rule.guard.serves(self.transport.name)
         )
 
-    def answers(
-        self,
-    ) -> Iterator[
-        tuple[str, str, tuple[str, ...], Answer, Callable[[Abi, Callable[[Answer], Answer]], Abi], str | None]
-    ]:
-        """Yield every answer that is not only observed."""
+    def answers(self) -> Iterator[Told]:
+        """Yield every answer of a rule or an outcome that a host gives on this transport."""
         for rule in self.rules:
             if rule.answer is not None and rule.answer.end in ("return", "replay"):
-                yield rule.id, rule.id, (rule.id,), rule.answer, partial(_change_rule, rule.id), None
+                change = partial(_change_rule, rule.id)
+                yield Told(name=rule.id, words=rule.id, hints=(rule.id,), answer=rule.answer, change=change)
         shown = self.shown()
         for status in self.call.outcomes:
             for number, answer in model.answers_of(self.call.outcomes, status, self.transport.name)[:1]:
-                never = (
-                    None
-                    if status in shown
-                    else f"no request and no fault of the protocol makes this model host say `{status}`"
-                )
                 if answer.end in ("return", "replay"):
-                    yield (
-                        status,
-                        f"the outcome `{status}`",
-                        (f".{status}",),
-                        answer,
-                        partial(_change_outcome, status, number),
-                        never,
+                    yield Told(
+                        name=status,
+                        words=f"the outcome `{status}`",
+                        hints=(f".{status}",),
+                        answer=answer,
+                        change=partial(_change_outcome, status, number),
+                        never=None if status in shown else f"nothing makes this model host say `{status}`",
                     )
 
     def shown(self) -> set[str]:
@@ -122,6 +133,7 @@ class Sight:
         return {path: expr for path, expr in answer.fields.items() if told.get(path.partition(".")[0])}
 
     def response_field(self, path: str) -> Field | None:
+        """Return a field of the response, or of a word of it, by its path."""
         name, _, inner = path.partition(".")
         if self.response is None or name not in self.response.fields:
             return None

@@ -56,14 +56,15 @@ class Caught:
     skipped: int = 0
 
     @property
-    def good(self) -> bool:
-        """Whether the kit was right: a liar is caught, one that is equivalent is not."""
-        return bool(self.by) == (self.liar.equivalent is None)
+    def broken(self) -> bool:
+        """Whether it only ever fell over, which is not its bug: nothing was shown by catching it."""
+        fell = (Verdict.ERROR, Verdict.CRASH)
+        return bool(self.by) and not self.liar.breaks and all(catch.verdict in fell for catch in self.by)
 
     @property
-    def broken(self) -> bool:
-        """Whether it only ever broke: a liar should lie, not fall over."""
-        return bool(self.by) and all(catch.verdict is Verdict.ERROR for catch in self.by)
+    def good(self) -> bool:
+        """Whether the kit was right: a liar that lies is caught, one that is equivalent is not."""
+        return bool(self.by) == (self.liar.equivalent is None) and not self.broken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +103,11 @@ class SmokeReport:
         """Yield the report as text: what is wrong first, then every liar with the cases that caught it."""
         for entry in self.survivors:
             yield f"NOT CAUGHT {entry.liar.id}: {entry.liar.what} ({entry.tried} cases, {entry.skipped} skipped)"
+        for entry in self.entries:
+            if entry.broken:
+                yield f"NO LIAR {entry.liar.id}: it only fell over: {entry.by[0].message}"
         for entry in self.refuted:
-            yield f"NOT EQUIVALENT {entry.liar.id}: {entry.by[0].case} caught it; the reason was: {entry.liar.equivalent}"
+            yield f"NOT EQUIVALENT {entry.liar.id}: {entry.by[0].case} caught it, but: {entry.liar.equivalent}"
         for entry in self.caught:
             names = ", ".join(f"{catch.case} ({catch.verdict.value})" for catch in entry.by)
             yield f"caught {entry.liar.id}: {entry.liar.what} By {names}"
@@ -181,9 +185,8 @@ def _one(liar: Liar, cases: list[Case], run: Run) -> Caught:
         close()
     if not catches:
         # No case alone shows it, but the run does: one implementation cannot have it both ways.
-        catches += [
-            Catch(case="the whole run", verdict=Verdict.FAIL, message=text) for text in switched_policies(shown)
-        ]
+        switched = switched_policies(shown)
+        catches += [Catch(case="the whole run", verdict=Verdict.FAIL, message=text) for text in switched]
     return Caught(liar=liar, by=tuple(catches), tried=tried, skipped=skipped)
 
 

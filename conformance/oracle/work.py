@@ -122,6 +122,8 @@ class Working(Asked):
     ) -> None:
         progress = self.call.progress
         chunk = value(progress.chunk, self.names) if progress and progress.chunk is not None else None
+        if self.inject is None or self.inject.fault != "event-pending":
+            chunk = None  # pieces show only where an event comes between them
         done_here = 0
         asked_first = self.done == 0
         chunks = getattr(self, "_chunks", 0)

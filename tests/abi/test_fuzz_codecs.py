@@ -1,4 +1,4 @@
-"""Decoders under 100 000 inputs for each ABI, mutated from valid ones: a value that encodes to itself, or a clear error.
+"""Decoders under 100 000 mutated inputs for each ABI: a value that encodes to itself, or a clear error.
 
 Each message is decoded from a wire (registers and memory) and from its body alone, each layout from its bytes, both
 with and without `strict`. What decodes is encoded again: every bit that a field covers must come back.
@@ -15,13 +15,15 @@ from hvabi.abi.errors import CodecError, UsageError
 from hvabi.abi.model import BlockPlace, PairPlace, RegisterPlace
 from hvabi.abi.registry import abi_ids, bundled, load
 from hvabi.abi.scope import Fields, Scope
-from hvabi.abi.wire import Wire, register_bits
-from tests.fuzzing import Mutator, opened
+from hvabi.abi.wire import Wire
+from tests.fuzzing import opened
+from tests.mutating import Mutator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hvabi.abi.codec import LayoutCodec, MessageCodec
+    from hvabi.abi.model import Field
 
 INPUTS = 100_000
 """Inputs for each ABI, spread over its messages, transports, revisions and layouts."""
@@ -72,7 +74,8 @@ class MessageTarget:
         return f"{self.codec.label} on {self.codec.transport.name}"
 
     def _valid(self, codec: MessageCodec, request: Any) -> Any:
-        rng, given = self.rng, {}
+        rng = self.rng
+        given: dict[str, Any] = {}
         for name, item in codec.message.fields.items():
             if item.is_list:
                 count = rng.choice((0, 1, 2, 3, 8))
@@ -88,12 +91,13 @@ class MessageTarget:
         except CodecError:
             return None
 
-    def _number(self, item: Any) -> int:
+    def _number(self, item: Field) -> int:
         rng = self.rng
         if item.reserved is not None:
             return 0
         if item.enum is not None and rng.random() < 0.8:
-            return int(rng.choice(list(item.enum.values.values())).value) & (1 << item.bits) - 1
+            known = [value.value for value in item.enum.values.values()]
+            return rng.choice(known) & (1 << item.bits) - 1
         if item.bits >= 32 and item.word is None:
             return rng.randrange(0x10, 0x400) << 12
         return rng.getrandbits(item.bits) if rng.random() < 0.5 else 0
@@ -240,12 +244,13 @@ def decoded(decode: Callable[[], Any], codes: set[str] = _CODES) -> Any:
     """Return the value, None for a `CodecError` that says what is wrong; anything else is an error of ours."""
     try:
         return decode()
-    except CodecError as error:
-        assert error.code in codes, error
-        assert error.message
-        assert error.message_name or error.path, error
-        assert error.path or error.byte_offset is not None, error
-        return None
+    except CodecError as caught:
+        error = caught
+    assert error.code in codes, error
+    assert error.message
+    assert error.message_name or error.path, error
+    assert error.path or error.byte_offset is not None, error
+    return None
 
 
 def targets(abi: str, rng: Random) -> list[MessageTarget | LayoutTarget]:

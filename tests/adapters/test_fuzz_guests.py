@@ -19,7 +19,8 @@ from hvabi.adapters.batch import plan
 from hvabi.adapters.registry import guest_class, host_class
 from hvabi.adapters.values import GuestCall, GuestReply, GuestResult, Injection
 from hvabi.backend import Backend, Conversion, GuestMemory, PageState
-from tests.fuzzing import SCRATCH, Combo, Mutator, combos
+from tests.fuzzing import SCRATCH, Combo, combos
+from tests.mutating import STATES, Mutator
 
 if TYPE_CHECKING:
     from hvabi.adapters.guest import Guest
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 CONVERSATIONS = 10_000
 """Conversations for each ABI, in all its chunks together: a third with each kind of host."""
 CHUNKS = 2
-_STATES = (PageState.SHARED, PageState.PRIVATE)
 _FAULTS = 6
 """Calls of a conversation in which a host may have faults: else a long list takes a call for each of its elements."""
 _REPLAYS = 64
@@ -40,7 +40,7 @@ SERVED = [
 ]
 
 
-class Hung(Exception):  # noqa: N818  # not an error: the vCPU does not come back, so the guest sees nothing more
+class Hung(Exception):  # not an error: the vCPU does not come back, so the guest sees nothing more
     """The host ended the call with a fault or a stop, or replays it without end."""
 
 
@@ -81,7 +81,7 @@ class Talk:
         first = rng.choice((0x200, 0x200, 0x201, 0x1FF, rng.randrange(0x200, 0x600))) // granule * granule
         pages = rng.choice((16, 33, 512, 600) if rng.random() < 0.04 else (1, 1, 2, 3, 5, 8))
         pages = -(-pages // granule) * granule
-        to = rng.choice(_STATES)
+        to = rng.choice(STATES)
         host = HostSide(self, combo, config, first, pages, to) if kind != "random" else None
         calls, result = self.converse(guest, first, pages, to, host, kind)
         end = first + pages

@@ -25,7 +25,8 @@ from hvabi.adapters.registry import host_class
 from hvabi.backend import Backend, GuestMemory, MemoryLayout
 from hvabi.conformance.case import Inject, Setup
 from hvabi.conformance.oracle import Oracle
-from tests.fuzzing import Combo, Input, Mutator, opened
+from tests.fuzzing import Combo, Input, opened
+from tests.mutating import Mutator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

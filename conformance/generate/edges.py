@@ -1,0 +1,209 @@
+"""Host cases at the edges of fields: high bits, high addresses, stale outputs, guards that are off, odd stops."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from hvabi.abi.expr import names as names_of
+from hvabi.adapters.registry import guest_class
+from hvabi.backend import PageState
+from hvabi.conformance.case import Inject
+from hvabi.conformance.generate.basis import PLACE, Basis, Question, around, as_fields, vary
+from hvabi.conformance.generate.judged import Judged, compose, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hvabi.abi.calls import Rule
+    from hvabi.conformance.case import Case
+    from hvabi.conformance.generate.rules import RuleCases
+
+HIGH_PAGE = 0x100200
+"""A page above 4 GiB."""
+HIGH_SCRATCH = (0x100010, 0x100014)
+"""Pages above 4 GiB for structures."""
+_BITS = (32, 44)
+"""Bits that a truncated field loses."""
+_STALE = 0x55
+
+
+def edge_cases(basis: Basis, rules: RuleCases) -> Iterator[Case]:
+    """Yield all of them."""
+    yield from _high_bits(basis)
+    yield from _high_addresses(basis)
+    yield from _stale(basis, rules)
+    yield from _guards(basis, rules)
+    yield from _inside_element(basis)
+    yield from _limit_on_the_way(basis)
+
+
+def _case(basis: Basis, judged: Judged, group: str, name: str, why: str) -> Case:
+    rule = basis.call.rule(judged.rule) if judged.rule else None
+    return basis.case(
+        judged.question,
+        group,
+        name,
+        rules=[rule.id] if rule else [],
+        why=why,
+        kind="edge",
+        expected=judged.answers,
+        level=rule.level if rule else "must",
+    )
+
+
+def _plain(basis: Basis, pages: int = 1) -> Question | None:
+    states = basis.states()
+    granule = basis.granule()
+    return basis.question(PLACE, -(-pages // granule) * granule, states[0]) if states else None
+
+
+def _high_bits(basis: Basis) -> Iterator[Case]:
+    """Yield requests in which one field differs from a right one in a bit that a shorter field would lose."""
+    question = _plain(basis)
+    if question is None:
+        return
+    for name, field in basis.abi.messages[basis.call.request].fields.items():
+        if field.is_list or field.word is not None:
+            continue
+        for bit in _BITS:
+            if bit >= field.bits:
+                continue
+            judged = judge(basis, vary(question, fields={name: question.fields[name] ^ 1 << bit}))
+            if judged is not None:
+                label = f"{name.replace('_', '-')}-bit-{bit}"
+                yield _case(basis, judged, "high-bits", label, "Only a high bit tells this from a right request.")
+
+
+def _high_addresses(basis: Basis) -> Iterator[Case]:
+    """Yield right requests for pages, and with structures, above 4 GiB."""
+    granule = basis.granule()
+    for to in basis.states():
+        fields = basis.request(HIGH_PAGE, granule, to)
+        if fields is not None:
+            judged = judge(basis, Question(fields=fields, before=around(HIGH_PAGE, granule, to), call=basis.call.name))
+            if judged is not None and judged.accepted:
+                yield _case(basis, judged, "done", f"above-4g-to-{to}", "The pages lie above 4 GiB.")
+    guest = guest_class(basis.spec.id)(basis.spec, transport=basis.transport, scratch=HIGH_SCRATCH)
+    for to in basis.states():
+        if not guest.can_name(PLACE << 12, granule, PageState(to)):
+            continue
+        fields = as_fields(basis.first_request(guest, PLACE, granule, to))
+        if fields == basis.request(PLACE, granule, to):
+            return
+        judged = judge(basis, Question(fields=fields, before=around(PLACE, granule, to), call=basis.call.name))
+        if judged is not None and judged.accepted:
+            yield _case(basis, judged, "done", f"structures-above-4g-to-{to}", "The structures lie above 4 GiB.")
+
+
+def _outputs(basis: Basis) -> list[str]:
+    """Return fields of the request that lie where the answer writes, and that the request may hold anything in."""
+    transport = basis.abi.transports[basis.transport]
+    if basis.call.response is None or basis.call.response not in transport.placements:
+        return []
+    sent, answered = transport.placements[basis.call.request].place, transport.placements[basis.call.response].place
+    fields = basis.abi.messages[basis.call.request].fields
+    written = {str(_where(places)) for places in answered.values() if places}
+    return [
+        name
+        for name, places in sent.items()
+        if places and str(_where(places)) in written and not fields[name].is_list and fields[name].const is None
+    ]
+
+
+def _where(places: Any) -> Any:
+    return replace(places[0], pointer=())
+
+
+def _stale(basis: Basis, rules: RuleCases) -> Iterator[Case]:
+    """Yield calls whose output fields hold something before: a host must write every one that it answers in."""
+    outputs = _outputs(basis)
+    question = _plain(basis, 3)
+    if not outputs or question is None:
+        return
+    rows: list[tuple[str, Question]] = [("done", question)]
+    rows += [(rule, found[0][2].question) for rule, found in rules.found.items() if found]
+    if basis.call.progress is not None:
+        rows.append(("partial", vary(question, inject=Inject(fault="stop-after", arguments={"pages": 1}))))
+    if basis.call.vmm is not None:
+        rows.append(("refused", vary(question, inject=Inject(fault="vmm-error", arguments={"errno": 22}))))
+    bounded = vary(question, setup=replace(question.setup, max_ranges=0), before=())
+    rows.append(("limit", bounded))
+    for label, row in rows:
+        for name in outputs:
+            if row.fields.get(name) != question.fields[name]:
+                continue
+            judged = judge(basis, vary(row, fields={name: _STALE}))
+            if judged is not None:
+                place = f"{label}.{name}".lower().replace("_", "-").replace(".", "-")
+                yield _case(basis, judged, "stale", place, "An output field holds something before the call.")
+
+
+def _guards(basis: Basis, rules: RuleCases) -> Iterator[Case]:
+    """Yield requests that would break a rule if it applied, under a configuration in which it does not."""
+    for rule in basis.call.rules:
+        if rule.when is None or not rules.found.get(rule.id):
+            continue
+        yield from _guard(basis, rule, rules)
+
+
+def _guard(basis: Basis, rule: Rule, rules: RuleCases) -> Iterator[Case]:
+    assert rule.when is not None  # the caller has looked
+    used = names_of(rule.when)
+    name, base, broken = rules.found[rule.id][0]
+    for key in basis.abi.config.values():
+        if key.name not in used:
+            continue
+        for choice in key.choices:
+            if choice == base.setup.config.get(key.name, key.default):
+                continue
+            config = {**base.setup.config, key.name: choice}
+            other = compose(base, broken.question, vary(base, setup=replace(base.setup, config=config)))
+            judged = judge(basis, other) if other is not None else None
+            if judged is not None:
+                label = f"{name}-under-{key.name.replace('_', '-')}-{choice}"
+                yield _case(basis, judged, rule.id, label, f"Under this configuration {rule.id} does not apply.")
+
+
+def _inside_element(basis: Basis) -> Iterator[Case]:
+    """Yield a stop inside an element of many pages, where the ABI can say so."""
+    progress = basis.call.progress
+    if progress is None or not progress.mark_part:
+        return
+    for to in basis.states():
+        question = basis.question(PLACE, 512, to)
+        if question is None:
+            continue
+        for stop in (5, 511):
+            inject = Inject(fault="stop-after", arguments={"pages": stop})
+            judged = judge(basis, vary(question, inject=inject))
+            if judged is not None and judged.accepted:
+                yield _case(
+                    basis, judged, "progress", f"inside-element-{stop}-to-{to}", "The host stops inside an element."
+                )
+
+
+def _limit_on_the_way(basis: Basis) -> Iterator[Case]:
+    """Yield a list whose first element fits the bound on ranges and whose last does not."""
+    each = basis.call.convert.each if basis.call.convert else None
+    question = basis.question(PLACE, 3, "shared") if "shared" in basis.states() else None
+    if each is None or question is None:
+        return
+    items = question.fields[each]
+    if len(items) < 2:
+        return
+    last = items[-1]
+    if isinstance(last, dict):
+        page = next((name for name, item in last.items() if item == PLACE + len(items) - 1), None)
+        far: Any = {**last, page: PLACE + 100} if page else last
+    else:
+        far = last + 100
+    changed = vary(
+        question,
+        fields={each: (*items[:-1], far)},
+        before=((PLACE - 1, PLACE, "shared"),),
+        setup=replace(question.setup, max_ranges=1),
+    )
+    judged = judge(basis, changed)
+    if judged is not None and judged.accepted:
+        yield _case(basis, judged, "limit", "at-the-last-element", "The bound on ranges is met on the way.")

@@ -1,0 +1,202 @@
+"""Values just at the limit of a rule for each field that it names, one field at a time, on both sides of the limit.
+
+`rules` looks for any request that breaks a rule and stops after a few; here every operand has its turn: the size as
+well as the address, a field of a list's element, each bit of a mask. Rules that only another value of an open policy
+switches on are broken too: then more than one answer is right.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hvabi.abi.expr import Attr, Expr, Name
+from hvabi.abi.expr import names as names_of
+from hvabi.abi.registry import load
+from hvabi.abi.specification import SPEC_PROFILE
+from hvabi.conformance.generate.basis import Basis, Question, vary
+from hvabi.conformance.generate.judged import judge
+from hvabi.conformance.generate.rules import bases, host_rules
+from hvabi.conformance.generate.variants import basis_request
+from hvabi.conformance.oracle.walk import Names, Undefined, value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hvabi.abi.calls import Rule
+    from hvabi.abi.model import Field
+    from hvabi.conformance.case import Case
+
+Edge = tuple[str, int]
+"""A name and a number."""
+
+
+def edge_cases(basis: Basis) -> Iterator[Case]:
+    """Yield a case for every field of every rule and every number at its limit."""
+    shapes = bases(basis)
+    for rule in (*host_rules(basis), *_open_rules(basis)):
+        seen: set[str] = set()
+        for question in shapes:
+            for name, changed in _edges(basis, question, rule):
+                case = None if name in seen else _case(basis, rule, name, changed)
+                if case is not None:
+                    seen.add(name)
+                    yield case
+
+
+def _open_rules(basis: Basis) -> Iterator[Rule]:
+    """Yield the rules of values of open policies that are not the default."""
+    if basis.abi.profile != SPEC_PROFILE:
+        return
+    known = {rule.id for rule in basis.call.rules}
+    for policy in basis.abi.policies.values():
+        for other in policy.values if policy.open else ():
+            abi = load(basis.spec.id, revision=basis.abi.revision, policies={policy.name: other}).abi
+            call = abi.calls[basis.call.name]
+            for rule in call.rules:
+                if rule.id not in known and rule.binds == "host" and rule.guard.serves(basis.transport):
+                    known.add(rule.id)
+                    yield rule
+
+
+def _case(basis: Basis, rule: Rule, name: str, changed: Question) -> Case | None:
+    judged = judge(basis, changed)
+    if judged is None:
+        return None
+    decided = {answer.rule for answer in judged.answers}
+    if rule.id in decided:
+        return basis.case(
+            judged.question, rule.id, f"edge-{name}", rules=[rule.id], kind="rule", level=rule.level,
+            expected=judged.answers, why=f"Just breaks this rule: {rule.text}",
+        )  # fmt: skip
+    if judged.accepted:
+        return basis.case(
+            judged.question, rule.id, f"edge-{name}-kept", rules=[rule.id], kind="rule", level="must",
+            expected=judged.answers, why=f"Just keeps this rule: {rule.text}",
+        )  # fmt: skip
+    return None
+
+
+def _edges(basis: Basis, question: Question, rule: Rule) -> Iterator[tuple[str, Question]]:
+    message = basis.abi.messages[basis.call.request]
+    names = basis_request(basis, question)
+    each = basis.call.convert.each if basis.call.convert else None
+    for expr in _operands(rule):
+        match expr:
+            case Name(name) if name in message.fields and not message.fields[name].is_list:
+                old = question.fields[name]
+                if isinstance(old, int):
+                    for label, number in _numbers(rule, name, old, names, message.fields[name]):
+                        yield f"{name}-{label}".replace("_", "-"), vary(question, fields={name: number})
+            case Name(name) if name in basis.call.define:
+                yield from _page_edges(basis, question, rule, name, names)
+            case Attr(Name("it"), name) if each is not None and question.fields.get(each):
+                yield from _element_edges(question, rule, each, name, names, message.fields[each])
+            case _:
+                pass
+
+
+def _page_edges(
+    basis: Basis, question: Question, rule: Rule, name: str, names: Names
+) -> Iterator[tuple[str, Question]]:
+    """Yield pages at the limit of what is worked out from one field, such as an address without its SHARED bit."""
+    if rule.check != "below":
+        return
+    try:
+        limit = int(value(rule.operands["limit"][0], names))
+    except Undefined:
+        return
+    message = basis.abi.messages[basis.call.request]
+    for field in sorted(names_of(basis.call.define[name].expr) & set(message.fields)):
+        for label, number in (("limit", limit), ("page-below-limit", limit - 4096)):
+            if 0 <= number < 1 << message.fields[field].bits:
+                yield f"{field}-{label}".replace("_", "-"), vary(question, fields={field: number})
+
+
+def _element_edges(
+    question: Question, rule: Rule, each: str, name: str, names: Names, field: Field
+) -> Iterator[tuple[str, Question]]:
+    items = question.fields[each]
+    if field.items is None:
+        return
+    for position, where in ((0, ""), (len(items) - 1, "last-")):
+        if where and len(items) == 1:
+            continue
+        item = items[position]
+        local = names.plus(it=item, index=position)
+        for label, number in _numbers(rule, f"it.{name}", item[name], local, field.items.fields[name]):
+            changed = (*items[:position], {**item, name: number}, *items[position + 1 :])
+            # Lists of other lengths have other elements, with limits of their own.
+            shape = f"of-{len(items)}-" if len(items) > 1 else ""
+            yield f"{shape}{where}{name}-{label}".replace("_", "-"), vary(question, fields={each: changed})
+
+
+def _operands(rule: Rule) -> list[Expr]:
+    """Return what a rule compares: what stands at `of`, and start and length of a range."""
+    return [expr for key in ("of", "start", "length") for expr in rule.operands.get(key, ())]
+
+
+def _numbers(rule: Rule, name: str, old: int, names: Names, field: Field) -> Iterator[Edge]:
+    """Yield numbers at the limits of a rule for one field, other than the one that it has."""
+    found = [edge for edge in _wanted(rule, name, old, names, field) if edge[1] != old]
+    seen: set[int] = set()
+    for label, number in found:
+        if 0 <= number < 1 << field.bits and number not in seen:
+            seen.add(number)
+            yield label, number
+
+
+def _wanted(rule: Rule, name: str, old: int, names: Names, field: Field) -> Iterator[Edge]:
+    def number(key: str) -> int:
+        found: Any = value(rule.operands[key][0], names)
+        return int(found)
+
+    try:
+        match rule.check:
+            case "aligned" if number("to") > 1:
+                to = number("to")
+                yield from (
+                    ("plus-1", old + 1),
+                    ("plus-half", old + to // 2),
+                    ("plus-all", old + to),
+                    ("minus-1", old - 1),
+                )
+            case "below":
+                yield from (("limit-minus-1", number("limit") - 1), ("limit", number("limit")))
+            case "at-most" | "count-at-most":
+                yield from (("limit", number("limit")), ("limit-plus-1", number("limit") + 1))
+            case "within":
+                low, high = number("low"), number("high")
+                # Well inside, too: what lies there may be of any alignment.
+                yield from (("low-plus-1", low + 1), ("low-plus-8", low + 8))
+                yield from (("low-minus-1", low - 1), ("low", low), ("high-minus-1", high - 1), ("high", high))
+            case "no-wrap":
+                yield from _wrapping(rule, name, number("start"), number("length"), number("width"))
+            case "bits-set":
+                mask = number("mask")
+                yield from ((f"without-bit-{bit}", old & ~(1 << bit)) for bit in range(field.bits) if mask >> bit & 1)
+            case "known-value" if field.enum is not None:
+                known = {item.value for item in field.enum.values.values()}
+                free = next((n for n in range(1 << field.bits) if n not in known), None)
+                if free is not None:
+                    yield "unknown", free
+            case _:
+                return
+    except Undefined:
+        return
+
+
+def _wrapping(rule: Rule, name: str, start: int, length: int, width: int) -> Iterator[Edge]:
+    """Yield starts and lengths with which a range ends in the last page below the wrap, and just at it."""
+    end = 1 << width
+    unit = 4096 if length % 4096 == 0 and length else 1
+    if name in _names(rule, "start"):
+        yield from (("to-the-wrap", end - length), ("below-the-wrap", end - length - unit))
+    if name in _names(rule, "length"):
+        yield from (("to-the-wrap", end - start), ("below-the-wrap", end - start - unit))
+
+
+def _names(rule: Rule, key: str) -> set[str]:
+    return {expr.name for expr in rule.operands.get(key, ()) if isinstance(expr, Name)}
+
+
+__all__ = ["edge_cases"]

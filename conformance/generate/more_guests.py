@@ -1,0 +1,158 @@
+"""Guest cases beyond the plain ones: other configurations, the guest's own half, a host that rewrites the list."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hvabi.abi.model import BlockPlace
+from hvabi.conformance.case import Case, GuestScript, GuestTurn, Inject, Setup
+from hvabi.conformance.generate.basis import PLACE, SCRATCH, Basis, Question, around
+from hvabi.conformance.generate.judged import judge
+from hvabi.conformance.generate.variants import basis_request
+from hvabi.conformance.oracle.walk import value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MOST_ELEMENTS = 600
+"""Most elements of a list that these cases fill."""
+
+
+def more_guest_cases(basis: Basis) -> Iterator[Case]:
+    """Yield all of them."""
+    yield from _configured(basis)
+    yield from _own_half(basis)
+    yield from _rewritten(basis)
+
+
+def _case(basis: Basis, group: str, name: str, script: GuestScript, why: str, **more: object) -> Case:
+    case = Case(
+        id=f"{basis.prefix}.guest.{basis.transport}.{group}.{name}",
+        abi=basis.spec.id,
+        revision=basis.abi.revision,
+        role="guest",
+        transport=basis.transport,
+        rules=(),
+        level="must",
+        why=why,
+        kind="guest",
+        setup=Setup(scratch=SCRATCH),
+        script=script,
+        profile=None if basis.abi.profile == "spec" else basis.abi.profile,
+    )
+    return replace(case, **more)  # type: ignore[arg-type]  # fields of a case
+
+
+def _configured(basis: Basis) -> Iterator[Case]:
+    """Yield conversions under every other value of the ABI's own configuration."""
+    pages = basis.granule()
+    sent = [
+        rule.id
+        for rule in basis.call.rules
+        if rule.binds == "guest" and rule.on == "request" and rule.guard.serves(basis.transport)
+    ]
+    for key in basis.abi.config.values():
+        for choice in key.choices:
+            if choice == key.default:
+                continue
+            for to in basis.states():
+                setup = Setup(scratch=SCRATCH, config={key.name: choice})
+                fields = basis.request(PLACE, pages, to, config=setup.config)
+                if fields is None:
+                    continue
+                question = Question(
+                    fields=fields, setup=setup, before=around(PLACE, pages, to), call=basis.call.name
+                )
+                judged = judge(basis, question)
+                if judged is None or not judged.accepted:
+                    continue
+                name = f"{key.name.replace('_', '-')}-{choice}-to-{to}"
+                script = GuestScript(gpa=PLACE << 12, pages=pages, to=to, must_believe=((PLACE, PLACE + pages),))
+                yield _case(
+                    basis, "config", name, script, f"The same under {key.name} = {choice}.", setup=setup,
+                    rules=tuple(sent),
+                )  # fmt: skip
+
+
+def _own_half(basis: Basis) -> Iterator[Case]:
+    """Yield conversions in which the guest's local half must cover the whole range, however the host stops."""
+    guest = basis.call.guest
+    if guest is None:
+        return
+    granule = basis.granule()
+    spans: list[tuple[str, int, tuple[GuestTurn, ...]]] = [("plain", 3 * granule, ())]
+    if basis.call.progress is not None:
+        stop = GuestTurn(inject=Inject(fault="stop-after", arguments={"pages": granule}))
+        spans.append(("stopped", 3 * granule, (stop,)))
+    if guest.max_elements is not None:
+        fields = basis.request(PLACE + 1, 20000, basis.states()[0])
+        each = basis.call.convert.each if basis.call.convert else None
+        if fields is not None and each is not None and len(fields[each]) < MOST_ELEMENTS:
+            # From an odd page on, so that every element is one page: one more than a request holds.
+            spans.append(("two-requests", 0, ()))
+    for to in basis.states():
+        steps = [(guest.steps_before.get(to), "before"), (guest.steps_after.get(to), "after")]
+        words = [(word, when) for word, when in steps if word is not None]
+        for name, pages, turns in spans if words else ():
+            start = PLACE + 1 if not pages else PLACE
+            count = pages or _one_too_many(basis)
+            if basis.request(start, count, to) is None:
+                continue
+            covered = ((start, start + count),)
+            script = GuestScript(
+                gpa=start << 12, pages=count, to=to, turns=turns, must_believe=covered,
+                local_steps=tuple((word, when, covered) for word, when in words),
+            )  # fmt: skip
+            yield _case(
+                basis, "local-steps", f"{name}-to-{to}", script,
+                "The guest's own half covers every page, in the right order.", features=("local-steps",),
+            )  # fmt: skip
+
+
+def _one_too_many(basis: Basis) -> int:
+    """Return the pages of one element more than a request holds, from an odd page on, where 2 MiB elements join in."""
+    each = basis.call.convert.each if basis.call.convert else None
+    for pages in range(64, 512):
+        fields = basis.request(PLACE + 1, pages, basis.states()[0])
+        if fields is not None and each is not None and len(fields[each]) < pages:
+            return pages
+    return 510
+
+
+def _rewritten(basis: Basis) -> Iterator[Case]:
+    """Yield a partial answer with which the host also rewrites elements that it has not come to yet."""
+    each = basis.call.convert.each if basis.call.convert else None
+    progress = basis.call.progress
+    placement = basis.abi.transports[basis.transport].placements[basis.call.request]
+    places = placement.place.get(each or "", ())
+    if each is None or progress is None or not places or not isinstance(places[0], BlockPlace):
+        return
+    place = places[0]
+    for to in basis.states():
+        question = basis.question(PLACE + 1, 4, to)
+        if question is None or len(question.fields[each]) < 4:
+            continue
+        names = basis_request(basis, question)
+        field = basis.abi.messages[basis.call.request].fields[each]
+        block = placement.blocks[place.block]
+        stride = value(place.stride, names) if place.stride is not None else field.bits // 8
+        codec = basis.codec(question.setup)
+        last = question.fields[each][-1]
+        if isinstance(last, dict):
+            page = next((name for name, item in last.items() if item == PLACE + 4), None)
+            if page is None:
+                continue
+            other: object = {**last, page: PLACE + 0x100}
+        else:
+            other = last + 0x100
+        raw = codec.placer.element_bytes(field, other, block, each)
+        turn = GuestTurn(
+            inject=Inject(fault="stop-after", arguments={"pages": 1}),
+            mem_at=((place.block, value(place.at, names) + 3 * stride, raw),),
+        )
+        script = GuestScript(gpa=PLACE + 1 << 12, pages=4, to=to, turns=(turn,), done=None)
+        yield _case(
+            basis, "progress", f"list-rewritten-to-{to}", script,
+            "The host rewrites an element that it has not done: the guest must not take it for its own.",
+        )  # fmt: skip

@@ -1,0 +1,298 @@
+"""The generated cases: permanent ids, every rule on both sides of its limit, pairs, progress, roles and transports."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from functools import cache
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hvabi.abi.registry import abi_ids, bundled, load
+from hvabi.conformance.catalogue import every_case
+from hvabi.conformance.coverage import coverage
+from hvabi.conformance.generate import cases
+from hvabi.conformance.generate.basis import basis_of
+from hvabi.conformance.generate.judged import judge
+from hvabi.conformance.generate.rules import bases
+from tests.conformance.case_ids import generated_ids, listed_ids
+
+if TYPE_CHECKING:
+    from hvabi.conformance.case import Case
+
+SERVED = [abi for abi in abi_ids() if not bundled(abi).draft]
+ID = re.compile(
+    r"(?P<abi>[a-z0-9-]+)@(?P<revision>[a-z0-9.-]+)\.(?P<role>host|guest)\.(?P<transport>[a-z0-9-]+)"
+    r"\.(?P<group>[A-Za-z0-9-]+)\.(?P<name>[a-z0-9-]+)"
+)
+LIMITED = {"aligned", "non-empty", "no-wrap", "below", "at-most", "count-at-most", "within", "same-half"}
+"""Checks of a number against a limit: a right number next to it is a case too."""
+
+
+@cache
+def cases_of(abi: str, profile: str = "spec") -> tuple[Case, ...]:
+    return tuple(cases(abi, profile=profile))
+
+
+def all_spec() -> list[Case]:
+    return [case for abi in SERVED for case in cases_of(abi)]
+
+
+def everything() -> list[Case]:
+    """Return the generated cases under every profile, and the regression collection."""
+    found = list(every_case())
+    for profile in sorted({name for abi in SERVED for name in bundled(abi).profiles}):
+        found += every_case(profile=profile)
+    return found
+
+
+def host_rules(abi: str) -> dict[str, str]:
+    """Return the checks of the rules that a host answers a conversion by, by id."""
+    call = bundled(abi).convert_call
+    assert call is not None
+    return {rule.id: rule.check for rule in call.rules if rule.binds == "host" and rule.on == "request"}
+
+
+# -- ids -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("abi", SERVED)
+def test_ids_are_unique_and_of_the_permanent_form(abi: str) -> None:
+    count = Counter(case.id for case in cases_of(abi))
+    assert [ident for ident, times in count.items() if times > 1] == []
+    for case in cases_of(abi):
+        found = ID.fullmatch(case.id)
+        assert found is not None, case.id
+        assert found.groupdict() == {
+            "abi": case.abi, "revision": case.revision, "role": case.role, "transport": case.transport,
+            "group": found["group"], "name": found["name"],
+        }  # fmt: skip
+        if found["group"].isupper():
+            assert found["group"] == case.rules[0], case.id
+
+
+def test_the_ids_of_regressions_and_of_generated_cases_do_not_meet() -> None:
+    count = Counter(case.id for case in every_case())
+    assert [ident for ident, times in count.items() if times > 1] == []
+
+
+def test_no_id_is_lost() -> None:
+    """See tests/conformance/case_ids.py for what to do about a difference."""
+    listed = listed_ids()
+    assert listed == sorted(set(listed))
+    now = set(generated_ids())
+    lost = [ident for ident in listed if ident not in now]
+    assert lost == [], "removed or renamed; if it is meant: python -m tests.conformance.case_ids"
+
+
+@pytest.mark.parametrize("abi", SERVED)
+def test_the_same_seed_gives_the_same_cases(abi: str) -> None:
+    basis_of.cache_clear()
+    assert tuple(cases(abi, seed=0)) == cases_of(abi)
+
+
+@pytest.mark.parametrize("abi", SERVED)
+def test_a_part_is_a_part_of_the_whole(abi: str) -> None:
+    whole = cases_of(abi)
+    transport = next(iter(bundled(abi).transports))
+    assert list(cases(abi, transport=transport)) == [case for case in whole if case.transport == transport]
+    assert list(cases(abi, role="guest")) == [case for case in whole if case.role == "guest"]
+
+
+# -- what a case says ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("abi", SERVED)
+def test_every_case_is_complete(abi: str) -> None:
+    spec = bundled(abi)
+    known = {rule.id for call in spec.calls.values() for rule in call.rules}
+    for case in cases_of(abi):
+        assert case.abi == abi
+        assert set(case.rules) <= known, case.id
+        assert len(set(case.rules)) == len(case.rules)
+        assert re.fullmatch(r"[A-Z][^\n]*[.]", case.why), (case.id, case.why)
+        assert " " in case.why.strip()
+        assert case.profile is None
+        assert case.level in ("must", "should", "may", "unspecified")
+        if case.role == "host":
+            assert case.script is None
+            assert case.steps, case.id
+            assert all(step.expected for step in case.steps), case.id
+            assert ("inject" in case.features) == any(step.inject is not None for step in case.steps)
+        else:
+            assert case.steps == ()
+            assert case.script is not None
+
+
+@pytest.mark.parametrize("abi", SERVED)
+def test_a_case_under_a_profile_has_one_answer(abi: str) -> None:
+    for profile in bundled(abi).profiles:
+        found = cases_of(abi, profile)
+        assert found
+        for case in found:
+            assert case.profile == profile
+            for step in case.steps:
+                assert len(step.expected) == 1, case.id
+
+
+@pytest.mark.parametrize("abi", SERVED)
+def test_what_is_observed_is_asserted_under_a_profile_only(abi: str) -> None:
+    observed = {rule.id for rule in bundled(abi).convert_call.rules if rule.level == "observed"}  # type: ignore[union-attr]  # an ABI that is served converts
+    for case in cases_of(abi):
+        assert not {answer.rule for step in case.steps for answer in step.expected} & observed, case.id
+
+
+# -- what is covered -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("abi", SERVED)
+def test_every_transport_and_revision_has_both_roles(abi: str) -> None:
+    found = {(case.revision, case.transport, case.role) for case in cases_of(abi)}
+    spec = bundled(abi)
+    assert found == {(r, t, role) for r in spec.revisions for t in spec.transports for role in ("host", "guest")}
+
+
+@pytest.mark.parametrize("abi", SERVED)
+def test_every_state_is_asked_for_and_done(abi: str) -> None:
+    spec = bundled(abi)
+    for revision in spec.revisions:
+        for transport in spec.transports:
+            basis = basis_of(abi, revision, transport, "spec")
+            prefix = f"{basis.prefix}.host.{transport}.done."
+            names = {case.id.removeprefix(prefix) for case in cases_of(abi) if case.id.startswith(prefix)}
+            for state in basis.states():
+                assert {f"one-page-to-{state}", f"already-{state}", f"twice-to-{state}"} <= names
+
+
+@pytest.mark.parametrize("abi", SERVED)
+def test_every_rule_with_a_limit_has_cases_on_both_sides(abi: str) -> None:
+    broken: defaultdict[str, int] = defaultdict(int)
+    kept: defaultdict[str, int] = defaultdict(int)
+    for profile in ("spec", *bundled(abi).profiles):
+        for case in cases_of(abi, profile):
+            if case.kind == "rule":
+                side = kept if case.id.endswith("-kept") else broken
+                side[case.rules[0]] += 1
+    for rule, check in host_rules(abi).items():
+        # The other side of nothing, and of one bit, is every right request.
+        one_sided = check == "non-empty" or rule == "KVM-MEMATTR-04"
+        assert check not in LIMITED or (broken[rule] and (kept[rule] or one_sided)), (rule, broken[rule], kept[rule])
+
+
+@pytest.mark.parametrize(
+    ("abi", "names"),
+    [
+        ("tdx-map-gpa", ["TDX-MAPGPA-06.edge-size-plus-1", "TDX-MAPGPA-06.edge-gpa-plus-1",
+                         "TDX-MAPGPA-09.edge-gpa-limit", "TDX-MAPGPA-03.edge-gpa-to-the-wrap",
+                         "TDX-MAPGPA-05.gpa-page-below-half-kept"]),
+        ("kvm-memory-attributes", ["KVM-MEMATTR-07.edge-size-plus-1", "KVM-MEMATTR-07.edge-address-plus-1"]),
+        ("kvm-map-gpa-range", [f"KVM-MAPGPA-05.edge-valid-bitmap-without-bit-{n}" for n in (25, 63, 114, 115, 116)]),
+        ("ghcb-psc", ["GHCB-PSC-10.edge-cur-page-limit-plus-1", "GHCB-PSC-10.edge-cur-page-limit-kept",
+                      "GHCB-PSC-07.edge-sw-scratch-high", "GHCB-PSC-07.edge-sw-scratch-low-minus-1",
+                      "GHCB-PSC-07.edge-sw-scratch-low-plus-1-kept", "GHCB-PSC-09.edge-end-entry-limit",
+                      "GHCB-PSC-12.edge-operation-unknown", "GHCB-PSC-17.edge-cur-entry-limit-plus-1"]),
+    ],
+)  # fmt: skip
+def test_limits_that_an_engineer_would_look_for_are_there(abi: str, names: list[str]) -> None:
+    """One operand behind another, elements of lists, each bit of a mask."""
+    found = {".".join(case.id.rsplit(".", 2)[1:]) for case in cases_of(abi)}
+    assert set(names) <= found
+
+
+@pytest.mark.parametrize("abi", SERVED)
+def test_what_breaks_a_rule_is_answered_by_it_and_what_keeps_it_is_not(abi: str) -> None:
+    for case in cases_of(abi):
+        if case.kind != "rule":
+            continue
+        decided = {answer.rule for answer in case.steps[0].expected}
+        assert (case.rules[0] in decided) == (not case.id.endswith("-kept")), case.id
+
+
+@pytest.mark.parametrize("abi", SERVED)
+def test_pairs_show_which_rule_is_judged_first(abi: str) -> None:
+    call = bundled(abi).convert_call
+    assert call is not None
+    order = [rule.id for rule in call.rules]
+    pairs = [case for case in cases_of(abi) if case.kind == "pair"]
+    for case in pairs:
+        first, second = case.rules
+        assert order.index(first) < order.index(second)
+        default, *others = case.steps[0].expected
+        assert default.rule == first, case.id
+        if call.order == "stated":
+            # Another value of a policy may switch the first rule off, and nothing else may bring up the second.
+            assert all(one.policies != default.policies for one in others if one.rule == second), case.id
+    if call.order == "stated":
+        assert pairs
+
+
+@pytest.mark.parametrize("abi", SERVED)
+def test_every_kind_of_progress_is_stopped_and_gone_on_with(abi: str) -> None:
+    progress = bundled(abi).convert_call.progress  # type: ignore[union-attr]  # an ABI that is served converts
+    stopped = [case for case in cases_of(abi) if case.kind == "progress"]
+    guests = [case for case in cases_of(abi) if case.role == "guest" and ".progress." in case.id]
+    assert bool(stopped) == bool(guests) == (progress is not None)
+    if progress is None:
+        return
+    faults = {step.inject.fault for case in stopped for step in case.steps if step.inject is not None}
+    assert faults == ({"stop-after", "event-pending"} if progress.chunk is not None else {"stop-after"})
+    gone_on = [case for case in stopped if len(case.steps) == 2]
+    assert gone_on
+    for case in gone_on:
+        assert case.steps[1].expected[0].status == "done"
+        assert case.steps[1].inject is None
+    for name in ("none-for-ever", "one-at-a-time", "none-once"):
+        assert any(f".progress.{name}-" in case.id for case in guests)
+
+
+def test_units_of_progress_that_are_at_hand() -> None:
+    units = {call.progress.unit for abi in SERVED for call in bundled(abi).calls.values() if call.progress is not None}
+    assert units == {"byte", "element"}
+
+
+@pytest.mark.parametrize("abi", SERVED)
+def test_right_requests_are_right(abi: str) -> None:
+    """What every other case begins with breaks no rule and changes the pages that it names."""
+    spec = bundled(abi)
+    for revision in spec.revisions:
+        for transport in spec.transports:
+            basis = basis_of(abi, revision, transport, "spec")
+            found = bases(basis)
+            assert found
+            for question in found:
+                judged = judge(basis, question)
+                assert judged is not None
+                assert judged.accepted
+                assert all(answer.state != question.before for answer in judged.answers if answer.end == "return")
+
+
+# -- coverage ------------------------------------------------------------------------------------------------
+
+
+def test_no_must_is_without_a_case() -> None:
+    assert [row.rule for row in coverage(everything()) if row.missing] == []
+
+
+def test_a_must_whose_last_case_goes_away_is_missing() -> None:
+    whole = everything()
+    rows = coverage(whole)
+    for row in rows:
+        if row.level != "must" or row.exempt is not None:
+            continue
+        left = [case for case in whole if not (case.abi == row.abi and row.rule in case.rules)]
+        (found,) = [one for one in coverage(left, [row.abi]) if one.rule == row.rule]
+        assert found.missing
+        assert found.cases == 0
+
+
+def test_coverage_counts_every_rule_of_every_call_once() -> None:
+    rows = coverage(all_spec())
+    rules = [(abi, rule.id) for abi in SERVED for call in bundled(abi).calls.values() for rule in call.rules]
+    assert [(row.abi, row.rule) for row in rows] == rules
+    assert sum(row.cases for row in rows) == sum(len(case.rules) for case in all_spec())
+
+
+def test_a_profile_that_an_abi_has_not_gives_no_cases() -> None:
+    assert list(cases("tdx-map-gpa", profile="openvmm")) == []
+    assert load("tdx-map-gpa").abi.profiles.keys() == {"linux-kvm-6.16", "linux-kvm-7.3"}
