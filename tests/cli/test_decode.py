@@ -98,9 +98,9 @@ def test_problems_are_found(hv: Run) -> None:
 
 
 def test_a_register_that_selects_another_call(hv: Run) -> None:
-    ran = hv("decode", "tdx-map-gpa", "r10=1", "r11=0x10001", "r12=0x1000", "r13=0x1000")
+    ran = hv("decode", "tdx-map-gpa", "rax=1", "r11=0x10001", "r12=0x1000", "r13=0x1000")
     assert ran.code == 1
-    assert "! is 0x1, this call has 0x0" in line(ran, "r10", "Selects")
+    assert "! is 0x1, this call has 0x0" in line(ran, "rax", "Selects")
 
 
 def test_wrong_byte_order_is_said(hv: Run) -> None:

@@ -72,7 +72,13 @@ def test_json(hv: Run) -> None:
         "r13": "0x1000",
     }
     assert found["config"]["gpaw"] == "0x34"
-    assert found["from"] == {"leaf": "constant", "expose_mask": "default", "gpa": "given", "size": "given"}
+    assert found["from"] == {
+        "standard": "constant",
+        "leaf": "constant",
+        "expose_mask": "default",
+        "gpa": "given",
+        "size": "given",
+    }
     assert (found["abi"], found["revision"], found["message"], found["transport"]) == (
         "tdx-map-gpa",
         "ghci-1.5",

@@ -41,7 +41,7 @@ def test_list_json_has_what_an_implementer_needs(catalogue: dict[str, Any]) -> N
     assert tdx["config"]["gpaw"]["default"] == "0x30"
     assert tdx["config"]["gpaw"]["choices"] == ["0x30", "0x34"]
     request = tdx["transports"]["tdcall"]["messages"]["request"]
-    assert request["fixed"] == {"rax": "0", "r10": "0"}
+    assert request["fixed"] == {"rax": "0"}
     assert request["place"]["gpa"] == [{"register": "r12", "bits": [63, 0]}]
     assert tdx["calls"]["map"]["request"] == "request"
     assert tdx["profiles"]["spec"]["policies"]["eagain"] == "retry"
