@@ -218,9 +218,8 @@ def _decoded(case: Case, number: int) -> Compared | None:
 def _script(case: Case, script: GuestScript, width: int) -> Iterator[str]:
     span = _pages([(script.gpa >> 12, (script.gpa >> 12) + script.pages)])
     exact = f" (gpa {script.gpa:#x})" if script.gpa & 0xFFF else ""
-    yield heading(
-        f"The guest is asked: make {script.to}: {script.pages} page{'' if script.pages == 1 else 's'}, {span}{exact}"
-    )
+    count = f"{script.pages} page{'' if script.pages == 1 else 's'}"
+    yield from map(heading, wrap(f"The guest is asked: make {script.to}: {count}, {span}{exact}", width, hang="  "))
     for number, turn in enumerate(script.turns, 1):
         yield from wrap(f"its call {number}: {_turn(turn)}", width, indent="  ", hang="    ")
     if script.repeat_last and script.turns:

@@ -11,6 +11,8 @@ from hvabi.backend import PageState
 from hvabi.conformance.case import Inject
 from hvabi.conformance.generate.basis import PLACE, Basis, Question, around, as_fields, vary
 from hvabi.conformance.generate.judged import Judged, compose, judge
+from hvabi.conformance.generate.variants import basis_request, configurations
+from hvabi.conformance.oracle.walk import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +38,7 @@ def edge_cases(basis: Basis, rules: RuleCases) -> Iterator[Case]:
     yield from _guards(basis, rules)
     yield from _inside_element(basis)
     yield from _limit_on_the_way(basis)
+    yield from _at_the_limit(basis)
 
 
 def _case(basis: Basis, judged: Judged, group: str, name: str, why: str) -> Case:
@@ -60,19 +63,49 @@ def _plain(basis: Basis, pages: int = 1) -> Question | None:
 
 def _high_bits(basis: Basis) -> Iterator[Case]:
     """Yield requests in which one field differs from a right one in a bit that a shorter field would lose."""
-    question = _plain(basis)
-    if question is None:
-        return
+    for to in basis.states():
+        question = basis.question(PLACE, basis.granule(), to)
+        if question is None:
+            continue
+        for label, changed in _flipped(basis, question):
+            judged = judge(basis, changed)
+            if judged is not None:
+                label = f"{label}-to-{to}"
+                yield _case(basis, judged, "high-bits", label, "Only a high bit tells this from a right request.")
+
+
+def _flipped(basis: Basis, question: Question) -> Iterator[tuple[str, Question]]:
     for name, field in basis.abi.messages[basis.call.request].fields.items():
         if field.is_list or field.word is not None:
             continue
         for bit in _BITS:
-            if bit >= field.bits:
-                continue
-            judged = judge(basis, vary(question, fields={name: question.fields[name] ^ 1 << bit}))
-            if judged is not None:
-                label = f"{name.replace('_', '-')}-bit-{bit}"
-                yield _case(basis, judged, "high-bits", label, "Only a high bit tells this from a right request.")
+            if bit < field.bits:
+                changed = vary(question, fields={name: question.fields[name] ^ 1 << bit})
+                yield f"{name.replace('_', '-')}-bit-{bit}", changed
+
+
+def _at_the_limit(basis: Basis) -> Iterator[Case]:
+    """Yield ranges whose last byte is the first that a limit forbids, so that the page before is still allowed."""
+    question = _plain(basis)
+    convert = basis.call.convert
+    if question is None or convert is None:
+        return
+    fields = basis.abi.messages[basis.call.request].fields
+    lengths = [name for name in names_of(convert.pages) if name in fields and fields[name].unit == "byte"]
+    for rule in basis.call.rules:
+        if rule.binds != "host" or rule.check != "below" or rule.scope != "call" or len(lengths) != 1:
+            continue
+        for label, configured in configurations(basis, question, rule):
+            limit = value(rule.operands["limit"][0], basis_request(basis, configured))
+            for name, field in fields.items():
+                if field.unit != "byte" or name == lengths[0] or limit < 4096:
+                    continue
+                changed = vary(configured, fields={name: limit - 4096, lengths[0]: 4097})
+                judged = judge(basis, changed)
+                if judged is not None and judged.rule == rule.id:
+                    yield _case(
+                        basis, judged, rule.id, f"last-byte-is-the-limit{label}", "The last byte is one too far."
+                    )
 
 
 def _high_addresses(basis: Basis) -> Iterator[Case]:
@@ -127,12 +160,13 @@ def _stale(basis: Basis, rules: RuleCases) -> Iterator[Case]:
         rows.append(("partial", vary(question, inject=Inject(fault="stop-after", arguments={"pages": 1}))))
     if basis.call.vmm is not None:
         rows.append(("refused", vary(question, inject=Inject(fault="vmm-error", arguments={"errno": 22}))))
-    bounded = vary(question, setup=replace(question.setup, max_ranges=0), before=())
-    rows.append(("limit", bounded))
+    shared = basis.question(PLACE, basis.granule(), "shared") if "shared" in basis.states() else None
+    if shared is not None:
+        rows.append(("limit", vary(shared, setup=replace(shared.setup, max_ranges=0), before=())))
     for label, row in rows:
         for name in outputs:
             if row.fields.get(name) != question.fields[name]:
-                continue
+                continue  # the row itself is about this field
             judged = judge(basis, vary(row, fields={name: _STALE}))
             if judged is not None:
                 place = f"{label}.{name}".lower().replace("_", "-").replace(".", "-")

@@ -157,6 +157,8 @@ class RuleCases:
                 if judged is None:
                     continue
                 decided = {answer.rule for answer in judged.answers}
+                if judged.rule == earlier.id and {earlier.id, later.id} <= set(judged.broken):
+                    return judged
                 if decided == {earlier.id} and (later.id in judged.broken or later.scope != "call"):
                     return judged
                 # Either may decide where the order is open, and none of both under an open policy.

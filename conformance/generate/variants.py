@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from hvabi.abi.calls import Rule
     from hvabi.abi.model import Field
 
+MOST_CONFIGURATIONS = 8
+"""Most configurations under which one rule is tried."""
 Variant = tuple[str, Question]
 """A name for people and ids, and the changed request."""
 
@@ -38,14 +41,16 @@ def variants(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
         case _:
             pass
     yield from field_variants(basis, question, rule)
-    for name, configured in _config(basis, question, rule):
+    for name, configured in configurations(basis, question, rule):
+        if not name:
+            continue
         yield name, configured
         for inner, changed in field_variants(basis, configured, rule):
             yield f"{inner}-{name}", changed
 
 
-def _roots(basis: Basis, rule: Rule) -> tuple[set[str], bool]:
-    """Return the request fields that a rule looks at, through definitions, and whether at elements."""
+def _names(basis: Basis, rule: Rule) -> set[str]:
+    """Return every name that a rule looks at, through definitions."""
     todo = {name for exprs in rule.operands.values() for expr in exprs for name in names_of(expr)}
     if rule.when is not None:
         todo |= names_of(rule.when)
@@ -62,6 +67,12 @@ def _roots(basis: Basis, rule: Rule) -> tuple[set[str], bool]:
         seen.add(name)
         if name in basis.call.define:
             todo |= names_of(basis.call.define[name].expr)
+    return seen
+
+
+def _roots(basis: Basis, rule: Rule) -> tuple[set[str], bool]:
+    """Return the request fields that a rule looks at, through definitions, and whether at elements."""
+    seen = _names(basis, rule)
     return seen & set(basis.abi.messages[basis.call.request].fields), "it" in seen
 
 
@@ -182,6 +193,7 @@ def _thresholds(basis: Basis, question: Question, rule: Rule) -> list[tuple[str,
             found += [
                 (f"last-unit-of-{unit}", (room - 1) // unit * unit),
                 (f"wrap-unit-of-{unit}", room // unit * unit),
+                (f"past-wrap-unit-of-{unit}", room // unit * unit + unit),
             ]
     bit = number("bit")
     if bit is not None:
@@ -213,16 +225,20 @@ def basis_request(basis: Basis, question: Question) -> Any:
     ).names
 
 
-def _config(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
-    used = {name for exprs in rule.operands.values() for expr in exprs for name in names_of(expr)}
-    if rule.when is not None:
-        used |= names_of(rule.when)
-    for key in basis.abi.config.values():
-        if key.name in used:
-            for choice in key.choices:
-                if choice != question.setup.config.get(key.name, key.default):
-                    config = {**question.setup.config, key.name: choice}
-                    yield f"{_dashed(key.name)}-{choice}", vary(question, setup=replace(question.setup, config=config))
+def configurations(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
+    """Yield the question under every configuration that bears on a rule, the default one first under no name."""
+    used = _names(basis, rule)
+    keys = [key for key in basis.abi.config.values() if key.name in used and key.choices]
+    for choice in itertools.islice(itertools.product(*(key.choices for key in keys)), MOST_CONFIGURATIONS):
+        given = {key.name: number for key, number in zip(keys, choice, strict=True)}
+        other = {
+            name: number
+            for name, number in given.items()
+            if number != question.setup.config.get(name, basis.abi.config[name].default)
+        }
+        label = "-".join(f"{_dashed(name)}-{number}" for name, number in other.items())
+        config = {**question.setup.config, **other}
+        yield label, vary(question, setup=replace(question.setup, config=config)) if other else question
 
 
 def _unreadable(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:

@@ -123,7 +123,7 @@ class GuestLies:
                 "It does its local half for the last piece only.",
                 "progress",
                 equivalent=None
-                if self.call.progress is not None
+                if self.call.progress is not None or self.call.guest.max_pages == Int(1)
                 else "one call does the whole range, so the last piece is the whole",
             )
 

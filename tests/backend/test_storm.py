@@ -13,7 +13,6 @@ BOUND = 1024
 CALLS = 1_000_000
 
 
-@pytest.mark.slow
 def test_a_million_alternate_pages_hold_memory_flat() -> None:
     backend = Backend(max_ranges=BOUND)
     for i in range(BOUND):

@@ -78,7 +78,8 @@ def test_the_command_of_a_failure_runs_that_case_alone(hv: Run, tmp_path: Path) 
     line = next(line for line in ran.out.splitlines() if line.strip().startswith("$ hvabi"))
     words = shlex.split(line.strip().removeprefix("$ "))
     assert words[:2] == ["hvabi", "conform"]
-    again = subprocess.run([*HVABI, *words[1:]], capture_output=True, text=True, timeout=60, check=False)
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    again = subprocess.run([*HVABI, *words[1:]], capture_output=True, text=True, timeout=60, check=False, env=env)
     assert again.returncode == 1
     assert "FAILED: 1 case, 1 failed" in again.stdout
     assert "--timeout 20" in line

@@ -61,6 +61,7 @@ def host_rules(abi: str) -> dict[str, str]:
 def test_ids_are_unique_and_of_the_permanent_form(abi: str) -> None:
     count = Counter(case.id for case in cases_of(abi))
     assert [ident for ident, times in count.items() if times > 1] == []
+    rules = {rule.id for call in bundled(abi).calls.values() for rule in call.rules}
     for case in cases_of(abi):
         found = ID.fullmatch(case.id)
         assert found is not None, case.id
@@ -69,7 +70,9 @@ def test_ids_are_unique_and_of_the_permanent_form(abi: str) -> None:
             "group": found["group"], "name": found["name"],
         }  # fmt: skip
         if found["group"].isupper():
-            assert found["group"] == case.rules[0], case.id
+            assert found["group"] in rules, case.id
+            # A case of kind `edge` can be about a rule whose guard is off: then another one may decide.
+            assert case.kind == "edge" or found["group"] == case.rules[0], case.id
 
 
 def test_the_ids_of_regressions_and_of_generated_cases_do_not_meet() -> None:
@@ -185,7 +188,7 @@ def test_every_rule_with_a_limit_has_cases_on_both_sides(abi: str) -> None:
     [
         ("tdx-map-gpa", ["TDX-MAPGPA-06.edge-size-plus-1", "TDX-MAPGPA-06.edge-gpa-plus-1",
                          "TDX-MAPGPA-09.edge-gpa-limit", "TDX-MAPGPA-03.edge-gpa-to-the-wrap",
-                         "TDX-MAPGPA-05.gpa-page-below-half-kept"]),
+                         "TDX-MAPGPA-05.gpa-half-minus-page-kept"]),
         ("kvm-memory-attributes", ["KVM-MEMATTR-07.edge-size-plus-1", "KVM-MEMATTR-07.edge-address-plus-1"]),
         ("kvm-map-gpa-range", [f"KVM-MAPGPA-05.edge-valid-bitmap-without-bit-{n}" for n in (25, 63, 114, 115, 116)]),
         ("ghcb-psc", ["GHCB-PSC-10.edge-cur-page-limit-plus-1", "GHCB-PSC-10.edge-cur-page-limit-kept",
