@@ -86,9 +86,7 @@ class HvAbiError(Exception):
 
     code: str = "hvabi"
 
-    def __init__(
-        self, message: str, *, code: str | None = None, hint: str | None = None, **fields: object
-    ) -> None:
+    def __init__(self, message: str, *, code: str | None = None, hint: str | None = None, **fields: object) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint

@@ -42,9 +42,7 @@ _WORD_BITS = 2048
 _SHALLOW = 16
 """Greatest height with type checks in line; higher trees would nest too deeply for Python's parser."""
 
-_INFIX = frozenset(
-    ["+", "-", "*", "//", "%", "&", "|", "<<", ">>", "==", "!=", "<", "<=", ">", ">=", "and", "or"]
-)
+_INFIX = frozenset(["+", "-", "*", "//", "%", "&", "|", "<<", ">>", "==", "!=", "<", "<=", ">", ">=", "and", "or"])
 _CHECKED_INFIX = {"//": "divide", "%": "modulo", "<<": "shift_left", ">>": "shift_right"}
 _ON_LISTS = {"sum": "sum_of", "min": "min_of", "max": "max_of", "all": "all_of", "any": "any_of"}
 
@@ -162,9 +160,7 @@ class _Generator:
                 safe = value <= MAX_SHIFT
             case _:
                 safe = op not in _CHECKED_INFIX
-        return (
-            f"({left} {op} {right})" if safe else f"{_CHECKED_INFIX[op]}({left}, {right}, {self._part(expr)})"
-        )
+        return f"({left} {op} {right})" if safe else f"{_CHECKED_INFIX[op]}({left}, {right}, {self._part(expr)})"
 
     def _call(self, expr: Call, scope: _Scope) -> str:
         match expr:

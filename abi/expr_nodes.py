@@ -160,19 +160,7 @@ class Comprehension(_Node):
 
 
 Expr: TypeAlias = (
-    Int
-    | Truth
-    | Name
-    | Attr
-    | Index
-    | ListLiteral
-    | Unary
-    | Binary
-    | Compare
-    | Bool
-    | In
-    | Call
-    | Comprehension
+    Int | Truth | Name | Attr | Index | ListLiteral | Unary | Binary | Compare | Bool | In | Call | Comprehension
 )
 
 
@@ -262,9 +250,7 @@ def paths(expr: Expr) -> frozenset[str]:
     return frozenset(found)
 
 
-def _inside(
-    base: Expr, bound: dict[str, str | None], *, is_path: bool
-) -> list[tuple[Expr, dict[str, str | None]]]:
+def _inside(base: Expr, bound: dict[str, str | None], *, is_path: bool) -> list[tuple[Expr, dict[str, str | None]]]:
     if not is_path:
         return [(base, bound)]
     found = []

@@ -302,9 +302,7 @@ class _Parser:
             raise self._fail_at(token, "there are no fractions", "write integers and // for division")
         if match is None:
             leading = token.text[:1] == "0" and token.text.isdigit()
-            hint = (
-                "write it without leading zeros" if leading else "numbers are 4096, 0x1000, 0b1000 or 1_000"
-            )
+            hint = "write it without leading zeros" if leading else "numbers are 4096, 0x1000, 0b1000 or 1_000"
             raise self._fail_at(token, f"`{token.text[:40]}` is not a number", hint)
         if match["hex"]:
             return Int(int(match["hex"].replace("_", ""), 16), 16, column=column)

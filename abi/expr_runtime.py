@@ -73,9 +73,7 @@ class Runtime:
         """Return the error for a name that the environment does not give."""
         name = error.args[0] if isinstance(error, KeyError) and error.args else None
         if isinstance(name, str) and name in names(self._whole):
-            return ExprError(
-                "expr-unknown-name", "unknown name", subexpr=name, hint=_similar("name", name, env)
-            )
+            return ExprError("expr-unknown-name", "unknown name", subexpr=name, hint=_similar("name", name, env))
         reason = f"looking up a value failed: {type(error).__name__}: {show(str(error))}"
         return ExprError("expr-wrong-type", reason, subexpr=to_text(self._whole))
 

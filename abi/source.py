@@ -170,9 +170,7 @@ class _Builder:
             )
         if event.tag is not None:
             message = f"tags such as {show(event.tag)} are not allowed"
-            self._text.report_event(
-                event, "yaml-tag", message, "remove the tag; quote the value if it is text"
-            )
+            self._text.report_event(event, "yaml-tag", message, "remove the tag; quote the value if it is text")
 
     def _trail(self, frame: _Frame | None) -> Trail:
         if frame is None:
@@ -187,9 +185,7 @@ class _Builder:
         end_column = end.column
         if end.line != line:
             end_column = len(self._text.lines[line].rstrip()) if line < len(self._text.lines) else column
-        return Node(
-            value, line + 1, column + 1, max(end_column, column) + 1, self._text.path, style, {}, trail
-        )
+        return Node(value, line + 1, column + 1, max(end_column, column) + 1, self._text.path, style, {}, trail)
 
     def _scalar(self, event: Event, frame: _Frame | None) -> Node:
         text: str = event.value
@@ -215,9 +211,7 @@ class _Builder:
         """Point at the key: the missing value has no place of its own."""
         at = frame.keys[key]
         message = f"{show(key)} has no value"
-        self._text.report(
-            at.line - 1, at.column - 1, refusal.id, message, refusal.hint, end_column=at.end_column - 1
-        )
+        self._text.report(at.line - 1, at.column - 1, refusal.id, message, refusal.hint, end_column=at.end_column - 1)
 
     def _check_text(self, event: Event, text: str, style: Style) -> None:
         if style == "double" and not text.isprintable():
@@ -242,9 +236,7 @@ class _Builder:
                 self._text.report_event(event, result.id, f"{result.message} (as a key)", hint)
             elif result is None or isinstance(result, bool):
                 message = f"{text} is no string, and keys are strings"
-                self._text.report_event(
-                    event, "yaml-non-string-key", message, f"write {_quoted(text)} in quotes"
-                )
+                self._text.report_event(event, "yaml-non-string-key", message, f"write {_quoted(text)} in quotes")
             elif isinstance(result, int):
                 number = result
         else:
@@ -288,9 +280,7 @@ class _Builder:
         column = frame.column
         last = max(end_column, column) + 1
         self._attach(
-            Node(
-                frame.items, frame.line + 1, column + 1, last, self._text.path, style, frame.keys, frame.trail
-            )
+            Node(frame.items, frame.line + 1, column + 1, last, self._text.path, style, frame.keys, frame.trail)
         )
 
     def _attach(self, node: Node) -> None:

@@ -156,13 +156,7 @@ def find(node: Node, path: Sequence[str | int]) -> Node:
         elif isinstance(value, list) and str(part).isdecimal() and int(part) < len(value):
             child = value[int(part)]
         if child is None:
-            known = (
-                value
-                if isinstance(value, dict)
-                else map(str, range(len(value)))
-                if isinstance(value, list)
-                else ()
-            )
+            known = value if isinstance(value, dict) else map(str, range(len(value))) if isinstance(value, list) else ()
             raise UsageError.unknown("key", part, known)
         node = child
     return node

@@ -29,9 +29,7 @@ _FLOAT = re.compile(
     r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[0-9][0-9_]*(?=[eE]))(?:[eE][-+]?[0-9]+)?\Z"
     r"|[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z"
 )
-_ODD_NUMBER = re.compile(
-    r"[-+]?0[xX][0-9a-fA-F_]+\Z|[-+]?0[bB][01_]+\Z|[-+]?0[oO][0-7_]+\Z|[-+]?[0-9][0-9_]*\Z"
-)
+_ODD_NUMBER = re.compile(r"[-+]?0[xX][0-9a-fA-F_]+\Z|[-+]?0[bB][01_]+\Z|[-+]?0[oO][0-7_]+\Z|[-+]?[0-9][0-9_]*\Z")
 _LONGEST_NUMBER = 64
 
 
@@ -61,9 +59,7 @@ def resolve(text: str) -> str | int | bool | Refusal | None:
             hint = f'write {meant}, or "{text}" in quotes for text'
             return Refusal("yaml-ambiguous-word", f"{text} means different things in YAML 1.1 and 1.2", hint)
     if text == "<<":
-        return Refusal(
-            "yaml-merge-key", "merge keys are not part of YAML 1.2", 'write the keys out, or quote "<<"'
-        )
+        return Refusal("yaml-merge-key", "merge keys are not part of YAML 1.2", 'write the keys out, or quote "<<"')
     if text == "=":
         return Refusal("yaml-ambiguous-word", "= has a special meaning in YAML 1.1", 'write "=" in quotes')
     return text
@@ -73,9 +69,7 @@ def _number(text: str) -> str | int | Refusal:
     if _DECIMAL.match(text) or _PREFIXED.match(text):
         value = int(text, 0) if len(text) <= _LONGEST_NUMBER else MAX_INTEGER + 1
         if abs(value) > MAX_INTEGER:
-            return Refusal(
-                "yaml-integer-range", "the integer is beyond 2**128", "write it in quotes if it is text"
-            )
+            return Refusal("yaml-integer-range", "the integer is beyond 2**128", "write it in quotes if it is text")
         return value
     if text[0] == "." and not _FLOAT.match(text):
         return text
@@ -84,13 +78,9 @@ def _number(text: str) -> str | int | Refusal:
     if _LEADING_ZERO.match(text):
         digits = text.lstrip("+-").replace("_", "").lstrip("0") or "0"
         number = f"{text[0] if text[0] == '-' else ''}{digits[:_LONGEST_NUMBER]}"
-        octal = (
-            f", 0o{digits} if it is octal" if re.fullmatch("[0-7]{1,22}", digits) and text[0] == "0" else ""
-        )
+        octal = f", 0o{digits} if it is octal" if re.fullmatch("[0-7]{1,22}", digits) and text[0] == "0" else ""
         reason = f"{shown} has a leading zero, which YAML 1.1 reads as octal"
-        return Refusal(
-            "yaml-leading-zero", reason, f"write {number} if it is decimal{octal}, or {quoted[6:]}"
-        )
+        return Refusal("yaml-leading-zero", reason, f"write {number} if it is decimal{octal}, or {quoted[6:]}")
     if _BASE_60.match(text):
         pair = re.fullmatch(r"([0-9]{1,4}):([0-9]{1,4})", text)
         bits = f"write [{int(pair[1])}, {int(pair[2])}] for a range of bits, or " if pair else ""

@@ -112,9 +112,7 @@ class Text:
         except UnicodeEncodeError as error:
             self._set_lines(error.object)
             line, column = self._locate(error.object[: error.start])
-            self.report(
-                line, column, "yaml-not-utf8", "the text has a lone surrogate", "save the file as UTF-8"
-            )
+            self.report(line, column, "yaml-not-utf8", "the text has a lone surrogate", "save the file as UTF-8")
             raise Stop from None
         self._set_lines(text)
         if not text.isascii() or not text.isprintable():

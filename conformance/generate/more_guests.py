@@ -61,9 +61,7 @@ def _configured(basis: Basis) -> Iterator[Case]:
                 fields = basis.request(PLACE, pages, to, config=setup.config)
                 if fields is None:
                     continue
-                question = Question(
-                    fields=fields, setup=setup, before=around(PLACE, pages, to), call=basis.call.name
-                )
+                question = Question(fields=fields, setup=setup, before=around(PLACE, pages, to), call=basis.call.name)
                 judged = judge(basis, question)
                 if judged is None or not judged.accepted:
                     continue

@@ -10,9 +10,7 @@ import pytest
 from hvabi.abi.diagnostics import Diagnostic
 from hvabi.abi.errors import CodecError, ExprError, HvAbiError, SpecError, UsageError, show
 
-DIAGNOSTIC = Diagnostic(
-    id="bits-overlap", path="a.yaml", line=3, column=7, message="bits overlap", hint="move one"
-)
+DIAGNOSTIC = Diagnostic(id="bits-overlap", path="a.yaml", line=3, column=7, message="bits overlap", hint="move one")
 
 ERRORS: dict[str, tuple[HvAbiError, str, str]] = {
     "base": (HvAbiError("it broke", hint="mend it", part=3), "hvabi", "it broke (mend it)"),
@@ -126,8 +124,6 @@ def test_show_is_short_and_printable(value: object, shown: str) -> None:
     assert show(value) == shown
 
 
-@pytest.mark.parametrize(
-    "value", ["x" * 10**6, b"x" * 10**6, list(range(10**6))], ids=["text", "bytes", "list"]
-)
+@pytest.mark.parametrize("value", ["x" * 10**6, b"x" * 10**6, list(range(10**6))], ids=["text", "bytes", "list"])
 def test_show_of_long_input_is_short(value: object) -> None:
     assert len(show(value)) <= 125

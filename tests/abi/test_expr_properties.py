@@ -93,13 +93,9 @@ def logic_text(draw: st.DrawFn, depth: int = 2) -> str:
         elif kind == 1:
             operand = f"{draw(arithmetic_text(1))} {draw(st.sampled_from(['in', 'not in']))} l"
         elif kind == 2:
-            operand = draw(
-                st.sampled_from(["all(l)", "any(e)", "all(x > 0 for x in l)", "any(x < 0 for x in l)"])
-            )
+            operand = draw(st.sampled_from(["all(l)", "any(e)", "all(x > 0 for x in l)", "any(x < 0 for x in l)"]))
         else:
-            operand = (
-                f"{draw(arithmetic_text(1))} {draw(st.sampled_from(COMPARISONS))} {draw(arithmetic_text(1))}"
-            )
+            operand = f"{draw(arithmetic_text(1))} {draw(st.sampled_from(COMPARISONS))} {draw(arithmetic_text(1))}"
         out.append(negation + operand)
     return " ".join(out)
 
@@ -184,9 +180,7 @@ def trees() -> st.SearchStrategy[Expr]:
             st.builds(Bool, st.sampled_from(["and", "or"]), inner, inner),
             st.builds(In, inner, inner),
             st.builds(Call, st.sampled_from(FUNCTIONS), one),
-            st.builds(
-                Call, st.sampled_from(["min", "max"]), st.lists(inner, min_size=2, max_size=3).map(tuple)
-            ),
+            st.builds(Call, st.sampled_from(["min", "max"]), st.lists(inner, min_size=2, max_size=3).map(tuple)),
             st.builds(Comprehension, st.sampled_from(["sum", "all", "any"]), inner, NAMES, inner),
         )
 

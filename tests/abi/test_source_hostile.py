@@ -73,9 +73,7 @@ def test_hostile_text_ends_soon(text: str, first: str | None) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["billion-laughs", "many-refused", "many-keys", "many-anchors", "long-key-over-many"]
-)
+@pytest.mark.parametrize("name", ["billion-laughs", "many-refused", "many-keys", "many-anchors", "long-key-over-many"])
 def test_hostile_text_takes_bounded_memory(name: str) -> None:
     text = HOSTILE[name][0]
     tracemalloc.start()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import tracemalloc
 
-import pytest
-
 from hvabi.backend import Backend, Conversion, Outcome, PageState, Status
 
 P, S = PageState.PRIVATE, PageState.SHARED
