@@ -39,6 +39,7 @@ def edge_cases(basis: Basis, rules: RuleCases) -> Iterator[Case]:
     yield from _inside_element(basis)
     yield from _limit_on_the_way(basis)
     yield from _at_the_limit(basis)
+    yield from _wrapping(basis)
 
 
 def _case(basis: Basis, judged: Judged, group: str, name: str, why: str) -> Case:
@@ -100,12 +101,33 @@ def _at_the_limit(basis: Basis) -> Iterator[Case]:
             for name, field in fields.items():
                 if field.unit != "byte" or name == lengths[0] or limit < 4096:
                     continue
-                changed = vary(configured, fields={name: limit - 4096, lengths[0]: 4097})
-                judged = judge(basis, changed)
-                if judged is not None and judged.rule == rule.id:
-                    yield _case(
-                        basis, judged, rule.id, f"last-byte-is-the-limit{label}", "The last byte is one too far."
-                    )
+                kept = judge(basis, vary(configured, fields={name: limit - 4096, lengths[0]: 4096}))
+                if kept is not None and kept.accepted:
+                    yield _case(basis, kept, "done", f"last-page-allowed{label}", "The last page that is allowed.")
+                over = judge(basis, vary(configured, fields={name: limit - 4096, lengths[0]: 4097}))
+                if over is not None and over.rule == rule.id:
+                    yield _case(basis, over, rule.id, f"one-byte-too-far{label}", "The last byte is one too far.")
+
+
+def _wrapping(basis: Basis) -> Iterator[Case]:
+    """Yield lengths with which the end of the range wraps to a small number, where other rules may be broken too."""
+    question = _plain(basis)
+    if question is None:
+        return
+    fields = basis.abi.messages[basis.call.request].fields
+    for rule in basis.call.rules:
+        if rule.binds != "host" or rule.check != "no-wrap" or not rule.guard.serves(basis.transport):
+            continue
+        names = basis_request(basis, question)
+        room = (1 << value(rule.operands["width"][0], names)) - value(rule.operands["start"][0], names)
+        for name in names_of(rule.operands["length"][0]):
+            if name not in fields or room + 4096 >> fields[name].bits:
+                continue
+            judged = judge(basis, vary(question, fields={name: room + 4096}))
+            if judged is not None:
+                yield _case(
+                    basis, judged, rule.id, f"{name}-wraps".replace("_", "-"), "The end wraps to a small number."
+                )
 
 
 def _high_addresses(basis: Basis) -> Iterator[Case]:
