@@ -71,6 +71,10 @@ started.
 @click.option("--json", "json_file", metavar="FILE", help="Write JSON; with - to standard output, all else to stderr.")
 @click.option("--html", metavar="FILE", help="Write one HTML file with everything.")
 @click.option(
+    "--sequences", metavar="N", type=click.IntRange(0, 10_000), default=0, show_default=True,
+    help="Also run N random sequences of calls on each transport, drawn from the seed.",
+)  # fmt: skip
+@click.option(
     "--seed", metavar="N", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Seed of the cases."
 )
 @click.option(
@@ -227,6 +231,7 @@ def _cases(
     from hvabi.cli.choice import abis_of, nothing, with_cases
     from hvabi.conformance.catalogue import every_case
     from hvabi.conformance.selection import select
+    from hvabi.conformance.stateful import case_of, is_stateful
 
     wanted: Sequence[str] = selection.abis or with_cases()
     if known is not None and known.entries:
@@ -243,7 +248,9 @@ def _cases(
             name = text.partition("@")[0]
             # An ABI that does not know the profile is judged by spec.
             profile = plan.profile if plan.profile in bundled(name).profiles else "spec"
-            every += every_case([text], profile=profile, seed=asked.seed)
+            every += every_case([text], profile=profile, seed=asked.seed, sequences=asked.sequences)
+    # A sequence is made from its id, as a report names it.
+    every += [case_of(ident, profile=plan.profile) for ident in selection.ids if is_stateful(ident)]
     try:
         return every, select(every, selection, profile=plan.profile)
     except UsageError as error:

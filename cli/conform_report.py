@@ -31,6 +31,7 @@ class Asked:
     update_expect: bool
     files: dict[str, str]
     seed: int
+    sequences: int
     jobs: int
     timeout: float
     strict: bool

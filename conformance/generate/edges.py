@@ -76,8 +76,9 @@ def _high_bits(basis: Basis) -> Iterator[Case]:
 
 
 def _flipped(basis: Basis, question: Question) -> Iterator[tuple[str, Question]]:
+    outputs = _outputs(basis)  # what they hold before the call is another question
     for name, field in basis.abi.messages[basis.call.request].fields.items():
-        if field.is_list or field.word is not None:
+        if field.is_list or field.word is not None or name in outputs:
             continue
         for bit in _BITS:
             if bit < field.bits:
@@ -216,9 +217,16 @@ def _guard(basis: Basis, rule: Rule, rules: RuleCases) -> Iterator[Case]:
             config = {**base.setup.config, key.name: choice}
             other = compose(base, broken.question, vary(base, setup=replace(base.setup, config=config)))
             judged = judge(basis, other) if other is not None else None
-            if judged is not None:
-                label = f"{name}-under-{key.name.replace('_', '-')}-{choice}"
-                yield _case(basis, judged, rule.id, label, f"Under this configuration {rule.id} does not apply.")
+            if judged is None:
+                continue
+            case = _case(
+                basis,
+                judged,
+                rule.id,
+                f"{name}-under-{key.name.replace('_', '-')}-{choice}",
+                f"Under this configuration {rule.id} does not apply.",
+            )
+            yield replace(case, rules=tuple(dict.fromkeys((rule.id, *case.rules))))
 
 
 def _inside_element(basis: Basis) -> Iterator[Case]:

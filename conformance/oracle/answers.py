@@ -193,7 +193,14 @@ class Request(Working):
             return ()
         if progress is not None and progress.footprint == "exact":
             return ()
-        return self._rest
+        # What was done before is done for good.
+        left, found = self.done, []
+        for start, end in self._rest:
+            skipped = min(left, end - start)
+            left -= skipped
+            if start + skipped < end:
+                found.append((start + skipped, end))
+        return tuple(found)
 
 
 __all__ = ["Oracle", "Request", "same"]
