@@ -47,7 +47,12 @@ def enum_class(spec: Enum) -> type[enum.IntEnum]:
 
 def opener(spec: Enum) -> Callable[[int], int]:
     """Return a function from a number to its member, or to the number itself where the enum has no name for it."""
-    known: dict[int, int] = {int(member): member for member in enum_class(spec)}
+    return _opener(spec.name, tuple((value.name, value.value) for value in spec.values.values()))
+
+
+@cache
+def _opener(name: str, members: tuple[tuple[str, int], ...]) -> Callable[[int], int]:
+    known: dict[int, int] = {int(member): member for member in _enum_class(name, members)}
 
     def open_value(number: int) -> int:
         return known.get(number, number)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from hvabi.abi.errors import CodecError, ExprError
 from hvabi.abi.expr import Name
 from hvabi.abi.model import RegisterPlace
-from hvabi.abi.placing import Placer
 from hvabi.abi.scope import Fields, Scope, state_number
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.adapters.checks import Context, element_enums, keeps
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from hvabi.abi.calls import Answer, Call, Rule
     from hvabi.abi.expr import Expr
+    from hvabi.abi.placing import Placer
     from hvabi.abi.registry import Spec
 
 HostCall = Generator[VmmRequest, VmmReply, HostAnswer]
@@ -70,6 +70,8 @@ class Host:
         self.memory = memory or GuestMemory(None if own_space else self.backend.layout)
         self.enabled = enabled
         self.static = spec.names(self.transport, self.config)
+        self._placers: dict[str, Placer] = {}
+        self._rules: dict[tuple[str, bool], tuple[Rule, ...]] = {}
 
     def call(
         self, regs: Mapping[str, int], *, cpl: int = 0, inject: Injection | None = None, exits: bool = False
@@ -85,6 +87,28 @@ class Host:
 
         """
         return _HostCall(self, regs, cpl, inject or Injection(), exits=exits).run()
+
+    def placer(self, message: str) -> Placer:
+        """Return where the fields of a message lie; made once."""
+        if message not in self._placers:
+            codec = self.spec.message(message, transport=self.transport.name, config=self.config)
+            self._placers[message] = codec.placer
+        return self._placers[message]
+
+    def rules(self, call: Call, *, of_call: bool) -> tuple[Rule, ...]:
+        """Return the rules of a request that this host judges, those of the call or those of an element; made once."""
+        key = (call.name, of_call)
+        if key not in self._rules:
+            self._rules[key] = tuple(
+                rule
+                for rule in call.rules
+                if rule.binds == "host"
+                and rule.on == "request"
+                and (rule.scope == "call") == of_call
+                and (rule.level != "observed" or self.abi.profile != SPEC_PROFILE)
+                and rule.guard.serves(self.transport.name)
+            )
+        return self._rules[key]
 
     def reset(self) -> None:
         """Forget what earlier calls left behind besides pages and memory; an adapter with such state overrides this."""
@@ -134,11 +158,9 @@ class _HostCall:
 
     def open(self, call: Call) -> None:
         """Prepare fields and names for a call of the ABI."""
-        abi, transport = self.host.abi, self.host.transport
         self.definition = call
-        message = abi.messages[call.request]
-        placement = transport.placements[call.request]
-        self.placer = Placer(message, placement, placement.blocks, f"{abi.id}/{call.request}")
+        message = self.host.abi.messages[call.request]
+        self.placer = self.host.placer(call.request)
         self.fields = Fields(message.fields, lambda name: self.placer.fetch(name, self.scope, self))
         self.scope = Scope(
             self.host.static,
@@ -225,13 +247,7 @@ class _HostCall:
 
     def first_broken(self, kind: str, scope: Scope) -> Rule | None:
         """Return the first rule of the call, or of an element, that the request breaks."""
-        for rule in self.definition.rules:
-            if rule.binds != "host" or rule.on != "request" or (rule.scope == "call") != (kind == "call"):
-                continue
-            if rule.level == "observed" and self.host.abi.profile == SPEC_PROFILE:
-                continue
-            if not rule.guard.serves(self.host.transport.name):
-                continue
+        for rule in self.host.rules(self.definition, of_call=kind == "call"):
             if not keeps(rule, scope, self.context):
                 return rule
         return None
@@ -297,13 +313,11 @@ class _HostCall:
 
     def write_fields(self, fields: Mapping[str, Expr], scope: Scope) -> None:
         """Encode response fields, and the constants that share a register with one of them."""
-        call, transport = self.definition, self.host.transport
+        call = self.definition
         if call.response is None:
             raise AdapterError(f"call {call.name} has no response to answer with", code="no-response")
         message = self.host.abi.messages[call.response]
-        placement = transport.placements[call.response]
-        blocks = {**self.placer.blocks, **placement.blocks}
-        placer = Placer(message, placement, blocks, f"{self.host.abi.id}/{call.response}")
+        placer = self.host.placer(call.response)
         values = field_values(fields, scope)
         touched = {place.register for name in values if isinstance(place := placer.place_of(name), RegisterPlace)}
         for name, field in message.fields.items():
