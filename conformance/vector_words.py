@@ -21,6 +21,7 @@ NOTES = {
     "are right.",
     "done": "An ordinary conversion that must come out right, pages beside it untouched.",
     "fault": "A refusal by the host's user space, where no fault has to be injected to bring it about.",
+    "edge": "Fields at their edges: high bits, high addresses, stale output fields, rules that do not apply.",
     "limit": "The bound on the number of ranges: at it, nothing changes; a call that adds no range passes.",
     "memory": "Ranges that are partly or wholly no memory of the guest.",
     "progress": "A call that stops early or is gone on with. It shows pages that are lost or done twice.",

@@ -103,7 +103,7 @@ def page_enc_status(config, ranges, regs, memory, cpl):
         answer = -22  # EINVAL
     else:
         end = min((gpa >> 12) + count, 1 << 52)  # there are no more pages
-        answer, after = 0, paint(ranges, gpa >> 12, end, PRIVATE if regs["rdx"] == 1 else "shared")
+        answer, after = 0, paint(ranges, gpa >> 12, end, PRIVATE if regs["rdx"] else "shared")
         if len(after) > max(len(ranges), int(config.get("max_ranges", hex(1 << 64)), 16)):
             answer = 22  # no room for another range: user space refuses, with a positive errno
         else:

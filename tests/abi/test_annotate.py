@@ -103,7 +103,7 @@ def test_pair_of_registers() -> None:
     ("regs", "problem"),
     [
         ({"r11": 0x10002}, ("const-mismatch", "error", "leaf")),
-        ({"r10": 1}, ("fixed-mismatch", "error", "r10")),
+        ({"rax": 1}, ("fixed-mismatch", "error", "rax")),
     ],
     ids=["const", "fixed"],
 )
