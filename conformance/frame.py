@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import HvAbiError
@@ -115,13 +116,18 @@ def data(value: Any, what: str) -> bytes:
     return bytes.fromhex(value)
 
 
+@lru_cache(maxsize=1024)
+def _is_register(name: str) -> bool:
+    return _REGISTER.match(name) is not None
+
+
 def registers(value: Any) -> dict[str, int]:
     """Read ``regs``."""
     if not isinstance(value, dict):
         raise ProtocolError(f"regs is an object, not {shown(value)}", code="bad-regs")
     out: dict[str, int] = {}
     for name, item in value.items():
-        if not _REGISTER.match(name):
+        if not _is_register(name):
             raise ProtocolError(f"{shown(name)} is no register name", code="bad-regs")
         out[name] = number(item, f"register {name}", bits=128 if name.startswith("xmm") else 64)
     return out
