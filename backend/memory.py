@@ -229,6 +229,8 @@ class CallMemory:
         """Return what must be fetched to see [start, end)."""
         if self._snapshot and self._fetched.uniform(start, end, 1):
             return []
+        if not self._written and not self._fetched:
+            return [(start, end)]  # the first read of a call
         out: list[tuple[int, int]] = []
         for part in self._written.runs(start, end):
             if part.state:
@@ -244,6 +246,8 @@ class CallMemory:
         self._seen.put(start, self._memory.read(start, end - start))
         for fetched in tuple(self._fetched.runs(start, end)):
             self._fetched.set(fetched.start, fetched.end, fetched.state + 1)
+        if not self._flips:
+            return  # the usual case: nobody is hostile
         for flip in tuple(self._flips.runs(start, end)):
             if flip.state:
                 self._memory.poke(flip.start, self._flip_bytes.get(flip.start, flip.end - flip.start))

@@ -45,7 +45,7 @@ def _sent_rules(basis: Basis) -> list[str]:
     ]
 
 
-def _spans(basis: Basis) -> Iterator[tuple[str, int, int]]:
+def _spans(basis: Basis, to: str) -> Iterator[tuple[str, int, int]]:
     granule = basis.granule()
     many_calls = basis.reach() <= granule
     for name, start, pages in _SPANS:
@@ -54,7 +54,7 @@ def _spans(basis: Basis) -> Iterator[tuple[str, int, int]]:
             continue
         yield name, start // granule * granule, -(-pages // granule) * granule
     guest = basis.call.guest
-    if guest is not None and guest.max_elements is not None:
+    if guest is not None and guest.max_elements is not None and to == basis.states()[0]:
         # One more element than a request holds: the last, short batch must not be forgotten.
         most = min(_most_elements(basis), 600)
         yield "one-element-more-than-fits", PLACE + 1, most + 1
@@ -97,7 +97,7 @@ def _case(
 
 def _served(basis: Basis) -> Iterator[Case]:
     for to in basis.states():
-        for name, start, pages in _spans(basis):
+        for name, start, pages in _spans(basis, to):
             if not _can_be_done(basis, start, pages, to):
                 continue
             yield _case(
