@@ -14,7 +14,7 @@ from hvabi.abi.build_calls import BuildError
 from hvabi.abi.codec import LayoutCodec, MessageCodec
 from hvabi.abi.errors import SpecError, UsageError
 from hvabi.abi.scope import static_names
-from hvabi.abi.source import find, load_file, load_text, plain
+from hvabi.abi.source import find, load_file, plain
 from hvabi.abi.specification import SPEC_PROFILE, Abi
 
 if TYPE_CHECKING:
@@ -214,4 +214,4 @@ def load(
     return _load(name, revision or after or None, profile, tuple(sorted((policies or {}).items())))
 
 
-__all__ = ["Spec", "abi_files", "abi_ids", "bundled", "load", "load_text", "read_abi", "spec_root"]
+__all__ = ["Spec", "abi_files", "abi_ids", "bundled", "load", "read_abi", "spec_root"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hvabi.abi.errors import CodecError, ExprError
 from hvabi.abi.expr import Name
 from hvabi.abi.model import RegisterPlace
-from hvabi.abi.scope import Fields, Scope, state_number
+from hvabi.abi.scope import Fields, Scope
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.adapters.checks import Context, element_enums, keeps
 from hvabi.adapters.errors import AdapterError
@@ -342,4 +342,4 @@ def field_values(fields: Mapping[str, Expr], scope: Scope) -> dict[str, Any]:
     return values
 
 
-__all__ = ["Host", "HostCall", "field_values", "state_number"]
+__all__ = ["Host", "HostCall", "field_values"]

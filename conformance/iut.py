@@ -9,12 +9,12 @@ from hvabi.abi.errors import HvAbiError, UsageError
 from hvabi.abi.registry import abi_ids, bundled, load
 from hvabi.adapters.registry import guest_class, host_class
 from hvabi.adapters.values import GuestReply, GuestResult, GuestStep, HostAnswer, Injection, VmmReply, VmmRequest
-from hvabi.backend import Backend, GuestMemory, MemoryLayout, ModelError, PageState
+from hvabi.backend import Backend, MemoryLayout, ModelError, PageState
 from hvabi.conformance import frame
 from hvabi.conformance.frame import ProtocolError, Unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from typing import BinaryIO
 
     from hvabi.abi.registry import Spec
@@ -41,7 +41,6 @@ class Session:
         self._features = {"inject"} | ({"exits"} if exits else set()) | ({"local-steps"} if local_steps else set())
         self._host: Host | None = None
         self._guest: Guest | None = None
-        self._new_backend: Callable[[], Backend] = Backend
         self._open: Any = None
         self._inject = Injection()
         self._to = PageState.PRIVATE
@@ -132,19 +131,12 @@ class Session:
         scratch = _scratch(config)
         self._end_conversation()
         self._host = self._guest = None
-        self._new_backend = lambda: Backend(layout=layout, max_ranges=bound, facts=spec.abi.facts)
         if role == "host":
-            own_space = any(
-                block.space is not None
-                for placement in spec.transport(transport).placements.values()
-                for block in placement.blocks.values()
-            )
             self._host = host_class(abi)(
                 spec,
                 transport=transport,
                 config=own,
-                backend=self._new_backend(),
-                memory=GuestMemory(None if own_space else layout),
+                backend=Backend(layout=layout, max_ranges=bound, facts=spec.abi.facts),
                 enabled=enabled,
             )
         else:

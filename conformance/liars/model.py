@@ -93,20 +93,6 @@ def with_progress(abi: Abi, change: Callable[[Progress], Progress]) -> Abi:
     return with_call(abi, replace(call, progress=change(call.progress)))
 
 
-def with_field(abi: Abi, message: str, path: str, change: Callable[[Field], Field]) -> Abi:
-    """Return the ABI with a field changed: ``name``, ``word.name`` or, of a list's elements, ``list.name``."""
-    name, _, inner = path.partition(".")
-    found = abi.messages[message]
-    field = found.fields[name]
-    if not inner:
-        field = change(field)
-    elif field.word is not None:
-        field = replace(field, word=_with_inner(field.word, inner, change))
-    elif field.items is not None:
-        field = replace(field, items=_with_inner(field.items, inner, change))
-    return _with_message(abi, replace(found, fields={**found.fields, name: field}))
-
-
 def _with_inner(layout: Layout, name: str, change: Callable[[Field], Field]) -> Layout:
     return replace(layout, fields={**layout.fields, name: change(layout.fields[name])})
 

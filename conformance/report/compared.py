@@ -87,10 +87,6 @@ def _paired(
         number += 1
 
 
-def _sends(step: HostStep, item: Exchanged) -> bool:
-    return step.regs == item.sent_regs and step.mem == item.sent_mem
-
-
 def _step(
     case: Case,
     spec: Spec | None,
