@@ -190,3 +190,13 @@ def merge(pieces: Iterable[tuple[int, bytes]]) -> tuple[tuple[int, bytes], ...]:
         rest.append((start, buffer))
         out = sorted(rest, key=lambda item: item[0])
     return tuple((address, bytes(data)) for address, data in out)
+
+
+def laid_over(address: int, data: bytes, pieces: Iterable[tuple[int, bytes]]) -> bytes:
+    """Return the bytes at an address with what later pieces hold there laid over them; the length stays."""
+    out = bytearray(data)
+    for start, piece in pieces:
+        first, last = max(start, address), min(start + len(piece), address + len(data))
+        if first < last:
+            out[first - address : last - address] = piece[first - start : last - start]
+    return bytes(out)

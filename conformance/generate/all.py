@@ -12,6 +12,7 @@ from hvabi.conformance.generate.guests import guest_cases
 from hvabi.conformance.generate.hosts import done_cases, fault_cases, progress_cases, reserved_cases
 from hvabi.conformance.generate.more_edges import edge_cases as more_edge_cases
 from hvabi.conformance.generate.more_guests import more_guest_cases
+from hvabi.conformance.generate.others import other_cases
 from hvabi.conformance.generate.rules import RuleCases
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def _in_order(abi: str, revision: str, transport: str, role: str | None, profile
         yield from reserved_cases(basis)
         yield from progress_cases(basis)
         yield from fault_cases(basis)
+        yield from other_cases(basis.spec, transport)
     if role in (None, "guest") and basis.call.guest is not None:
         yield from guest_cases(basis)
         yield from more_guest_cases(basis)

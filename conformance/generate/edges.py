@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.expr import names as names_of
+from hvabi.abi.model import PairPlace, RegisterPlace
 from hvabi.adapters.registry import guest_class
 from hvabi.backend import PageState
 from hvabi.conformance.case import Inject
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hvabi.abi.calls import Rule
+    from hvabi.abi.model import Place
     from hvabi.conformance.case import Case
     from hvabi.conformance.generate.rules import RuleCases
 
@@ -196,8 +198,9 @@ def _where(places: Any) -> Any:
 def _stale(basis: Basis, rules: RuleCases) -> Iterator[Case]:
     """Yield calls whose output fields hold something before: a host must write every one that it answers in."""
     outputs = _outputs(basis)
+    registers = _output_registers(basis)
     question = _plain(basis, 3)
-    if not outputs or question is None:
+    if not (outputs or registers) or question is None:
         return
     rows: list[tuple[str, Question]] = [("done", question)]
     rows += [(rule, found[0][2].question) for rule, found in rules.found.items() if found]
@@ -216,6 +219,40 @@ def _stale(basis: Basis, rules: RuleCases) -> Iterator[Case]:
             if judged is not None:
                 place = f"{label}.{name}".lower().replace("_", "-").replace(".", "-")
                 yield _case(basis, judged, "stale", place, "An output field holds something before the call.")
+        for register, bits in registers.items():
+            stale = _STALE | 3 if bits > 8 else (1 << bits) - 1
+            judged = judge(basis, vary(row, regs={**row.regs, register: stale}))
+            if judged is not None:
+                place = f"{label}.{register}".lower().replace("_", "-").replace(".", "-")
+                yield _case(basis, judged, "stale", place, "An output register holds something before the call.")
+
+
+def _output_registers(basis: Basis) -> dict[str, int]:
+    """Return registers of the CPU that only the answer uses, with the bits of the field that lies there."""
+    transport = basis.abi.transports[basis.transport]
+    if transport.isa in ("ioctl", "kvm-run"):
+        return {}
+    if basis.call.response is None or basis.call.response not in transport.placements:
+        return {}
+    sent, answered = transport.placements[basis.call.request], transport.placements[basis.call.response]
+    used = {*sent.fixed, *(one for places in sent.place.values() for place in places for one in _registers(place))}
+    fields = basis.abi.messages[basis.call.response].fields
+    return {
+        register: fields[name].bits
+        for name, places in answered.place.items()
+        for register in (_registers(places[0]) if places else ())
+        if register not in used
+    }
+
+
+def _registers(place: Place) -> tuple[str, ...]:
+    match place:
+        case RegisterPlace(register=register):
+            return (register,)
+        case PairPlace(high=high, low=low):
+            return high, low
+        case _:
+            return ()
 
 
 def _guards(basis: Basis, rules: RuleCases) -> Iterator[Case]:
