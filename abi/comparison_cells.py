@@ -200,7 +200,7 @@ ASPECTS = (
         name="order",
         title="Order of checks",
         group="How it is said and judged",
-        doc="The checks of the host as they stand, and whether that order is promised; without those that only some make.",
+        doc="The checks of the host as they stand, and whether that order is promised, less those that only some make.",
         answer=order,
     ),
     Aspect(
