@@ -8,7 +8,7 @@ specification cannot say.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hvabi.abi.errors import CodecError, ExprError
 from hvabi.abi.expr import Name
@@ -16,7 +16,7 @@ from hvabi.abi.model import RegisterPlace
 from hvabi.abi.scope import Fields, Scope
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.adapters.asking import Asking, found_at
-from hvabi.adapters.checks import Context, element_enums, keeps
+from hvabi.adapters.checks import Context, element_enums, first_bad, keeps
 from hvabi.adapters.errors import AdapterError
 from hvabi.adapters.values import HostAnswer, Injection, VmmReply, VmmRequest
 from hvabi.adapters.work import Stopped, Work
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hvabi.abi.calls import Answer, Call, Query, Rule
+    from hvabi.abi.calls import Scope as RuleScope
     from hvabi.abi.expr import Expr
     from hvabi.abi.placing import Placer
     from hvabi.abi.registry import Spec
@@ -75,7 +76,7 @@ class Host:
         self.enabled = enabled
         self.static = spec.names(self.transport, self.config)
         self._placers: dict[str, Placer] = {}
-        self._rules: dict[tuple[str, bool], tuple[Rule, ...]] = {}
+        self._rules: dict[tuple[str, RuleScope], tuple[Rule, ...]] = {}
 
     def call(
         self, regs: Mapping[str, int], *, cpl: int = 0, inject: Injection | None = None, exits: bool = False
@@ -99,16 +100,16 @@ class Host:
             self._placers[message] = codec.placer
         return self._placers[message]
 
-    def rules(self, call: Call, *, of_call: bool) -> tuple[Rule, ...]:
-        """Return the rules of a request that this host judges, those of the call or those of an element; made once."""
-        key = (call.name, of_call)
+    def rules(self, call: Call, scope: RuleScope) -> tuple[Rule, ...]:
+        """Return the rules of a request that this host judges: of the call, of an element or of a page; made once."""
+        key = (call.name, scope)
         if key not in self._rules:
             self._rules[key] = tuple(
                 rule
                 for rule in call.rules
                 if rule.binds == "host"
                 and rule.on == "request"
-                and (rule.scope == "call") == of_call
+                and rule.scope == scope
                 and (rule.level != "observed" or self.abi.profile != SPEC_PROFILE)
                 and rule.guard.serves(self.transport.name)
             )
@@ -263,12 +264,22 @@ class _HostCall:
             return False
         return True
 
-    def first_broken(self, kind: str, scope: Scope) -> Rule | None:
+    def first_broken(self, kind: Literal["call", "element"], scope: Scope) -> Rule | None:
         """Return the first rule of the call, or of an element, that the request breaks."""
-        for rule in self.host.rules(self.definition, of_call=kind == "call"):
+        for rule in self.host.rules(self.definition, kind):
             if not keeps(rule, scope, self.context):
                 return rule
         return None
+
+    def first_bad_page(self, scope: Scope, low: int, high: int) -> tuple[int, Rule] | None:
+        """Return the first page of [low, high) that breaks a rule about pages, and the first rule that it breaks."""
+        found: tuple[int, Rule] | None = None
+        for rule in self.host.rules(self.definition, "page"):
+            page = first_bad(rule, scope, self.context, low, high)
+            if page is not None:
+                # Only a page further down can come before this one, whatever the later rules say of it.
+                found, high = (page, rule), page
+        return found
 
     # -- answers ------------------------------------------------------------------------------------------------
 

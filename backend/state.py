@@ -153,6 +153,12 @@ class Backend:
         with self._lock:
             return self._map.uniform(start, end, state)
 
+    def first_other(self, start: int, end: int, state: PageState) -> int | None:
+        """Return the first page of [start, end) that is not in `state`, or None where all are."""
+        _check_pages(start, end)
+        with self._lock:
+            return self._map.first_other(start, end, state)
+
     @property
     def count(self) -> int:
         """The number of ranges that are not private."""
@@ -195,6 +201,12 @@ class Backend:
         _check_pages(start, end)
         with self._lock:
             return self._facts.uniform(name, start, end, value)
+
+    def fact_first_other(self, name: str, start: int, end: int, value: bool) -> int | None:
+        """Return the first page of [start, end) for which a fact does not have this value, or None."""
+        _check_pages(start, end)
+        with self._lock:
+            return self._facts.first_other(name, start, end, value)
 
     def fact_runs(self, name: str) -> tuple[Run[bool], ...]:
         """Return the ranges for which a fact is true, merged and sorted."""

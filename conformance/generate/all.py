@@ -12,6 +12,7 @@ from hvabi.conformance.generate.guests import guest_cases
 from hvabi.conformance.generate.hosts import done_cases, fault_cases, progress_cases, reserved_cases
 from hvabi.conformance.generate.more_edges import edge_cases as more_edge_cases
 from hvabi.conformance.generate.more_guests import more_guest_cases
+from hvabi.conformance.generate.pages import page_cases
 from hvabi.conformance.generate.questions import asked_cases
 from hvabi.conformance.generate.rules import RuleCases
 
@@ -78,6 +79,7 @@ def _of_call(basis: Basis, role: str | None) -> Iterator[Case]:
         yield from rules.cases()
         yield from edge_cases(basis, rules)
         yield from more_edge_cases(basis)
+        yield from page_cases(basis)
         yield from reserved_cases(basis)
         yield from progress_cases(basis)
         yield from fault_cases(basis)

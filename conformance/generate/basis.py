@@ -99,12 +99,12 @@ class Basis:
         """Return the value of the first request with which a guest converts [start, start + pages)."""
         return next(plan(guest, start, pages, PageState(to))).request
 
-    def reach(self) -> int:
-        """Return the most pages that one request names, up to 1024."""
+    def reach(self, pages: int = 1024) -> int:
+        """Return the most pages that one request names, up to `pages`."""
         if self.call.guest is None or not self.states():
             return 0
         guest = self.guest()
-        return next(plan(guest, PLACE, 1024, PageState(self.states()[0]))).pages
+        return next(plan(guest, PLACE, pages, PageState(self.states()[0]))).pages
 
     def question(self, start: int = PLACE, pages: int = 1, to: str = "shared") -> Question | None:
         """Return a right request amid pages of the other state, or None where the ABI cannot ask for it.

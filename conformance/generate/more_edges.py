@@ -33,7 +33,7 @@ Edge = tuple[str, int]
 def edge_cases(basis: Basis) -> Iterator[Case]:
     """Yield a case for every field of every rule and every number at its limit."""
     shapes = bases(basis)
-    for rule in (*host_rules(basis), *_open_rules(basis)):
+    for rule in (*host_rules(basis), *open_rules(basis)):
         seen: set[str] = set()
         for question in shapes:
             for name, changed in _edges(basis, question, rule):
@@ -43,7 +43,7 @@ def edge_cases(basis: Basis) -> Iterator[Case]:
                     yield case
 
 
-def _open_rules(basis: Basis) -> Iterator[Rule]:
+def open_rules(basis: Basis) -> Iterator[Rule]:
     """Yield the rules of values of open policies that are not the default."""
     if basis.abi.profile != SPEC_PROFILE:
         return
@@ -199,4 +199,4 @@ def _names(rule: Rule, key: str) -> set[str]:
     return {expr.name for expr in rule.operands.get(key, ()) if isinstance(expr, Name)}
 
 
-__all__ = ["edge_cases"]
+__all__ = ["edge_cases", "open_rules"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hvabi.abi.errors import CodecError, HvAbiError
 from hvabi.adapters.asking import Asking
@@ -187,11 +187,52 @@ class ChangesWhatWasRefused(LyingHost):
     call_class = _DoesRefused
 
 
+# -- rules about single pages ------------------------------------------------------------------------------------------
+
+
+class _JudgesPagesFirst(_HostCall):
+    def first_bad_page(self, scope: Scope, low: int, high: int) -> tuple[int, Rule] | None:
+        """Stop where it begins if any page is bad."""
+        found = super().first_bad_page(scope, low, high)
+        return None if found is None else (low, found[1])
+
+
+class _DoesBadPage(_HostCall):
+    def first_bad_page(self, scope: Scope, low: int, high: int) -> tuple[int, Rule] | None:
+        """Stop one page too late."""
+        found = super().first_bad_page(scope, low, high)
+        return None if found is None else (found[0] + 1, found[1])
+
+
+class _JudgesFirstPage(_HostCall):
+    def first_bad_page(self, scope: Scope, low: int, high: int) -> tuple[int, Rule] | None:
+        """Look at one page."""
+        return super().first_bad_page(scope, low, low + 1)
+
+
+class JudgesPagesFirst(LyingHost):
+    """Judges every page before it changes any, although the pages before the bad one are to be done."""
+
+    call_class = _JudgesPagesFirst
+
+
+class DoesBadPage(LyingHost):
+    """Changes the page that breaks a rule and stops behind it."""
+
+    call_class = _DoesBadPage
+
+
+class JudgesFirstPage(LyingHost):
+    """Judges the first page of a range only."""
+
+    call_class = _JudgesFirstPage
+
+
 # -- memory -----------------------------------------------------------------------------------------------------------
 
 
 class _ReadsAgain(_HostCall):
-    def first_broken(self, kind: str, scope: Scope) -> Rule | None:
+    def first_broken(self, kind: Literal["call", "element"], scope: Scope) -> Rule | None:
         """Judge what was read, and use what is read again."""
         found = super().first_broken(kind, scope)
         if kind == "call" and found is None:

@@ -117,6 +117,7 @@ class HostLies(RuleLies, AnswerLies, PlaceLies, QuestionLies):
             yield engine("footprint", "refused-but-changed", hosts.ConvertsRefused)
         if any(rule.scope != "call" for rule in self.rules):
             yield engine("footprint", "element-refused-but-changed", hosts.ConvertsRefusedElement)
+        yield from self._page_engines()
         exact = self.call.progress is not None and self.call.progress.footprint == "exact"
         if self.call.progress is not None:
             why = None if exact else "the specification says nothing of the pages of a call that failed on the way"
@@ -138,6 +139,17 @@ class HostLies(RuleLies, AnswerLies, PlaceLies, QuestionLies):
                     hints=("errno",),
                     equivalent=_same_errno(self.call, number),
                 )
+
+    def _page_engines(self) -> Iterator[Made]:
+        """Yield hosts that judge single pages at the wrong time."""
+        if not any(rule.scope == "page" for rule in self.rules):
+            return
+        partial_ones = model.answers_of(self.call.outcomes, "partial", self.transport.name)
+        prevalidates = bool(self.call.prevalidate) and self.call.prevalidate[0].value == "true"
+        whole = "nothing is changed at all where one page is bad" if prevalidates or not partial_ones else None
+        yield engine("pages", "judged-first", hosts.JudgesPagesFirst, "page-", equivalent=whole)
+        yield engine("pages", "bad-page-done", hosts.DoesBadPage, "page-", equivalent=whole)
+        yield engine("pages", "first-page-only", hosts.JudgesFirstPage, "page-")
 
 
 def _inverted(convert: Convert) -> Convert:

@@ -100,7 +100,7 @@ class Asked:
 
     def _rules(self, scope: str) -> Iterator[Rule]:
         for rule in self.call.rules:
-            if rule.binds != "host" or rule.on != "request" or (rule.scope == "call") != (scope == "call"):
+            if rule.binds != "host" or rule.on != "request" or rule.scope != scope:
                 continue
             if rule.level == "observed" and self.abi.profile == SPEC_PROFILE:
                 continue
