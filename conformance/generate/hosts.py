@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hvabi.abi.errors import HvAbiError
 from hvabi.conformance.case import HostStep, Inject, Setup
 from hvabi.conformance.generate.basis import PLACE, Basis, Question, vary
-from hvabi.conformance.generate.followup import next_fields
+from hvabi.conformance.generate.followup import executed_again, next_fields
 from hvabi.conformance.generate.judged import judge
 from hvabi.conformance.generate.variants import basis_request
 from hvabi.conformance.oracle.walk import value
@@ -87,7 +87,7 @@ def _special(basis: Basis, question: Question, to: str) -> Iterator[Case]:
 def reserved_cases(basis: Basis) -> Iterator[Case]:
     """Yield requests with reserved bits set that the receiver ignores."""
     message = basis.abi.messages[basis.call.request]
-    question = _question(basis, PLACE, 1, basis.states()[0]) if basis.states() else None
+    question = basis.usual()
     if question is None:
         return
     for path, bits, changed in _reserved(message, question, basis):
@@ -173,6 +173,8 @@ def _stopped(basis: Basis, question: Question, inject: Inject, name: str, what: 
     more: tuple[HostStep, ...] = ()
     if answer.status != "done":
         follow = next_fields(basis, judged.question, answer)
+        if answer.end == "replay":
+            follow = executed_again(basis, judged.question, answer)
         if follow is not None:
             second = judge(basis, vary(question, fields=follow, before=answer.state, facts=answer.facts))
             if second is not None:
@@ -185,7 +187,7 @@ def _stopped(basis: Basis, question: Question, inject: Inject, name: str, what: 
 
 def fault_cases(basis: Basis) -> Iterator[Case]:
     """Yield refusals of user space, the bound on ranges, holes in memory, and bytes that change under the host."""
-    question = _question(basis, PLACE, 3, basis.states()[0]) if basis.states() else None
+    question = basis.usual(3)
     if question is None:
         return
     if basis.call.vmm is not None:
@@ -198,7 +200,8 @@ def fault_cases(basis: Basis) -> Iterator[Case]:
                     level="must" if errno in (11, 22) else "should",
                     why="The host's user space refuses the first request.",
                 )  # fmt: skip
-    yield from _limit_cases(basis)
+    if basis.call.convert is not None:
+        yield from _limit_cases(basis)
     yield from _hole_cases(basis)
     yield from _flip_cases(basis, question)
 

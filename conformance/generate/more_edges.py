@@ -35,7 +35,7 @@ MOST_OPEN = 3
 def edge_cases(basis: Basis) -> Iterator[Case]:
     """Yield a case for every field of every rule and every number at its limit."""
     shapes = bases(basis)
-    for rule in (*host_rules(basis), *_open_rules(basis)):
+    for rule in (*host_rules(basis), *open_rules(basis)):
         seen: set[str] = set()
         for question in shapes:
             for name, changed in _edges(basis, question, rule):
@@ -48,7 +48,9 @@ def edge_cases(basis: Basis) -> Iterator[Case]:
 
 def _open_cases(basis: Basis, shapes: list[Question]) -> Iterator[Case]:
     """Yield a few requests that break each rule of another value of an open policy: two answers are right."""
-    for rule in _open_rules(basis):
+    for rule in open_rules(basis):
+        if rule.scope == "page":
+            continue  # those have cases of their own
         seen: set[str] = set()
         for question in shapes:
             for name, changed in variants(basis, question, rule):
@@ -62,7 +64,7 @@ def _open_cases(basis: Basis, shapes: list[Question]) -> Iterator[Case]:
                 )  # fmt: skip
 
 
-def _open_rules(basis: Basis) -> Iterator[Rule]:
+def open_rules(basis: Basis) -> Iterator[Rule]:
     """Yield the rules of values of open policies that are not the default."""
     if basis.abi.profile != SPEC_PROFILE:
         return
@@ -98,7 +100,7 @@ def _case(basis: Basis, rule: Rule, name: str, changed: Question) -> Case | None
 def _edges(basis: Basis, question: Question, rule: Rule) -> Iterator[tuple[str, Question]]:
     message = basis.abi.messages[basis.call.request]
     names = basis_request(basis, question)
-    each = basis.call.convert.each if basis.call.convert else None
+    each = basis.call.each
     for expr in _operands(rule):
         match expr:
             case Name(name) if name in message.fields and not message.fields[name].is_list:
@@ -218,4 +220,4 @@ def _names(rule: Rule, key: str) -> set[str]:
     return {expr.name for expr in rule.operands.get(key, ()) if isinstance(expr, Name)}
 
 
-__all__ = ["edge_cases"]
+__all__ = ["edge_cases", "open_rules"]
