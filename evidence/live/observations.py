@@ -22,8 +22,9 @@ class Observation:
     """One call and what came of it.
 
     Attributes:
-        request: transport, whether the call was switched on, cpu and registers, as the protocol writes them.
-        answers: what was yielded and answered in turn, each with what user space was told before it.
+        request: transport, whether the call was switched on, cpu and registers, as the protocol writes them, and in
+            ``told`` what user space answered to each exit.
+        answers: what was yielded and answered in turn.
 
     """
 
@@ -89,7 +90,9 @@ def from_transcripts(paths: Iterable[Path]) -> tuple[Observation, ...]:
 
 def _calls(path: Path) -> Iterator[tuple[Any, list[Any]]]:
     """Yield every call that has an end, with its answers. What was injected or told by user space is part of it."""
-    hello, setting, fault, request = "", {}, None, None
+    hello, fault = "", None
+    setting: dict[str, Any] = {}
+    request: dict[str, Any] | None = None
     sent: dict[str, Any] = {}
     answers: list[Any] = []
     for record in read_transcript(path):
@@ -107,6 +110,7 @@ def _calls(path: Path) -> Iterator[tuple[Any, list[Any]]]:
                 request, answers = {
                     "transport": setting.get("transport"), "cpu": message.get("cpu") or {}, "mode": hello,
                     "enabled": config.get("enabled", True), "regs": message.get("regs") or {}, "inject": fault,
+                    "told": [],
                 }, []  # fmt: skip
                 fault = None
             continue
@@ -114,8 +118,9 @@ def _calls(path: Path) -> Iterator[tuple[Any, list[Any]]]:
             hello = str(message["ok"].get("version", "")).rpartition(" ")[2]
         if request is None or sent.get("cmd") not in ("call", "resume") or not {"ok", "yield"} & set(message):
             continue
-        told = {"told": sent.get("mem") or []} if sent["cmd"] == "resume" else {}
-        answers.append({**told, **{key: value for key, value in message.items() if key != "id"}})
+        if sent["cmd"] == "resume":
+            request["told"].append(sent.get("mem") or [])
+        answers.append({key: value for key, value in message.items() if key != "id"})
         if "ok" in message:
             yield request, answers
             request = None
