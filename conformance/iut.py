@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -363,6 +364,7 @@ def _state(value: Any) -> PageState:
         raise ProtocolError(f"{frame.shown(value)} is no page state") from None
 
 
+@lru_cache(maxsize=64)
 def _states(spec: Spec) -> set[PageState]:
     """Return the states that the ABI can show."""
     call = spec.abi.convert_call
