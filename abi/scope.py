@@ -23,8 +23,7 @@ def state_number(state: str) -> int:
     return STATE_NUMBERS[ident(state)]
 
 
-@by_identity
-def enum_names(abi: Abi) -> Mapping[str, Any]:
+def enum_names(abi: Abi) -> dict[str, Any]:
     """Return every enum value by its name, where it means one number, and every enum as a mapping by its own name."""
     names: dict[str, Any] = {}
     clashing: set[str] = set()
@@ -39,13 +38,17 @@ def enum_names(abi: Abi) -> Mapping[str, Any]:
 
 def static_names(abi: Abi, transport: Transport | None, config: Mapping[str, int]) -> dict[str, Any]:
     """Return the names that stay the same for a configured engine, weakest first overwritten by stronger."""
-    names: dict[str, Any] = dict(STATE_NUMBERS)
-    names.update(enum_names(abi))
-    names.update((name, constant.value) for name, constant in abi.constants.items())
-    names.update((name, key.default) for name, key in abi.config.items())
-    names.update(config)
+    names = {**_abi_names(abi), **config}
     if transport is not None:
         names.update((name, constant.value) for name, constant in transport.limits.items())
+    return names
+
+
+@by_identity
+def _abi_names(abi: Abi) -> Mapping[str, Any]:
+    names: dict[str, Any] = {**STATE_NUMBERS, **enum_names(abi)}
+    names.update((name, constant.value) for name, constant in abi.constants.items())
+    names.update((name, key.default) for name, key in abi.config.items())
     return names
 
 

@@ -365,13 +365,13 @@ def _state(value: Any) -> PageState:
 
 
 @lru_cache(maxsize=64)
-def _states(spec: Spec) -> set[PageState]:
+def _states(spec: Spec) -> frozenset[PageState]:
     """Return the states that the ABI can show."""
     call = spec.abi.convert_call
     if call is None or call.convert is None or call.convert.to is None:
-        return set(PageState)
+        return frozenset(PageState)
     words = {word for word in (*call.convert.to.states.values(), call.convert.to.otherwise) if word}
-    return {PageState(word) for word in words} | {PageState.PRIVATE}
+    return frozenset({PageState(word) for word in words} | {PageState.PRIVATE})
 
 
 def serve(source: BinaryIO, sink: BinaryIO, *, exits: bool = False, local_steps: bool = False) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +21,7 @@ def test_a_byte_set_is_a_set_of_addresses(added: list[tuple[int, int]], asked: t
         wanted.update(range(start, end))
     spans = list(found)
     assert {address for start, end in spans for address in range(start, end)} == wanted
-    assert all(one[1] < other[0] for one, other in zip(spans, spans[1:], strict=False))
+    assert all(one[1] < other[0] for one, other in itertools.pairwise(spans))
     gaps = found.gaps(*asked)
     assert [address for start, end in gaps for address in range(start, end)] == sorted(set(range(*asked)) - wanted)
     assert all(start < end for start, end in gaps)
