@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import HvAbiError
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 _PAGE = 4096
 _MOST_ELEMENTS = 1 << 16
+
+
+_parsed = lru_cache(maxsize=1024)(parse)
 
 
 class Unreadable(Exception):  # a finding about the guest, not an error of ours
@@ -196,7 +200,7 @@ class Reader:
         numbers: dict[str, int] = {}
         for path, item in say.items():
             try:
-                numbers[path] = item if isinstance(item, int) else int(value(parse(item), names))
+                numbers[path] = item if isinstance(item, int) else int(value(_parsed(item), names))
             except Undefined as error:
                 raise HvAbiError(f"the script's {path}: {error}", code="bad-case") from error
         return numbers
