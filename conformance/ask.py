@@ -236,6 +236,18 @@ class Reader:
         except (HvAbiError, Undefined):
             return []
 
+    def executes_again(self, asked: Asked, wire: Wire) -> bool:
+        """Whether an answer tells the guest to execute the same call again; `wire` is the request with it over it."""
+        progress = asked.call.progress
+        if progress is None or progress.resume != "reexecute":
+            return False
+        request = self._request(asked.call, asked.fields, {})
+        try:
+            names = _with_response(request.names, self._response(asked, wire))
+            return bool(value(progress.again_when, names) and not value(progress.done_when, names))
+        except (HvAbiError, Undefined):
+            return False
+
     def _is_done(self, call: Call, names: Names) -> bool:
         """Whether a response has every field that the outcome `done` sets."""
         response = names.local["response"]
