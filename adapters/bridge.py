@@ -78,7 +78,8 @@ class Bridge:
         near_config, far_config: configuration keys that differ from their defaults.
         max_ranges: bound of the far host.
 
-    Raises `AdapterError` ``no-guest-role`` where the far ABI has no guest, ``no-convert`` where the near one converts nothing.
+    Raises `AdapterError` ``no-guest-role`` where the far ABI has no guest, ``no-convert`` where the near one converts
+    nothing.
 
     """
 
@@ -137,8 +138,9 @@ def _answered(request: VmmRequest, user_space: Mapping[str, Host]) -> VmmReply:
 def kvm(front: str = "kvm-map-gpa-range", *, transport: str | None = None) -> tuple[Host, Mapping[str, Host], Far]:
     """Return KVM as it is built: a call of the guest, the exit that the VMM sees, and the ioctl that it makes.
 
-    `front` is what the guest calls: ``kvm-map-gpa-range``, ``ghcb-psc``, ``ghcb-msr-psc`` or ``tdx-map-gpa``. To be used with `split`: the host
-    of the front, the user space that answers its exits, and the far side, KVM's own attributes.
+    `front` is what the guest calls: ``kvm-map-gpa-range``, ``ghcb-psc``, ``ghcb-msr-psc`` or ``tdx-map-gpa``. To be
+    used with `split`: the host of the front, the user space that answers its exits, and the far side, KVM's own
+    attributes.
     """
     vmm = Bridge("kvm-exit-hypercall", "kvm-memory-attributes")
     spec = load(front)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hvabi.adapters.guest import Refused
 from hvabi.adapters.values import GuestCall, GuestReply, GuestResult
 
 if TYPE_CHECKING:
@@ -37,18 +38,16 @@ def converse(
     """Let a guest convert 4 KiB pages on a host; `faults` are injected into its first calls.
 
     A call that the host has executed again is made once more; one that ends in a fault or a stop ends the
-    conversation, not done. `seen` is told of every exchange.
+    conversation, with what was done before it. `seen` is told of every exchange.
     """
     conversation = guest.convert(start_gpa, pages, to)
     waiting = iter(faults)
-    calls = 0
     try:
         shown = next(conversation)
         while True:
             if not isinstance(shown, GuestCall):
                 shown = conversation.send(GuestReply())
                 continue
-            calls += 1
             for gpa, data in shown.mem:
                 host.memory.poke(gpa, data)
             answer = host.answer(shown.regs, inject=next(waiting, None))
@@ -57,10 +56,9 @@ def converse(
             if seen is not None:
                 seen(Exchange(call=shown, answer=answer))
             if answer.end != "return":
-                # No answer reached the guest: its own registers would read as one.
-                conversation.close()
+                # No answer reached the guest: its own registers would read as one. What it believes already stands.
                 reason = answer.reason or answer.fault or "the call was not answered"
-                return GuestResult(to=to, done=False, ranges=(), calls=calls, reason=f"the host: {reason}")
+                conversation.throw(Refused(f"the host: {reason}"))
             shown = conversation.send(GuestReply(regs=answer.regs, mem=answer.mem))
     except StopIteration as end:
         result: GuestResult = end.value
