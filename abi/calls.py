@@ -90,7 +90,10 @@ class Direction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Convert:
-    """Which pages a request names: start in bytes, pages of 4 KiB; for lists once per element."""
+    """Which pages a request names: start in bytes, pages of 4 KiB; for lists once per element.
+
+    `stands_for` says of a call that changes facts only which facts each state of a guest's conversion stands for.
+    """
 
     start: Expr
     pages: Expr
@@ -100,6 +103,7 @@ class Convert:
     count: Expr | None = None
     hint: Expr | None = None
     facts: Mapping[str, Expr] = field(default_factory=dict)
+    stands_for: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     pointer: Pointer = ()
 
 
@@ -172,6 +176,7 @@ class Guest:
     element_pages: tuple[int, ...] = ()
     max_elements: Expr | None = None
     max_pages: Expr | None = None
+    smaller_when: Expr | None = None
     granule: Expr | None = None
     within: tuple[Expr, Expr] | None = None
     scratch: Mapping[str, Expr] = field(default_factory=dict)
@@ -201,7 +206,10 @@ class Define:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call of an ABI: request and response, rules in order, meaning, progress and answers."""
+    """One call of an ABI: request and response, rules in order, meaning, progress and answers.
+
+    `every_answer` is in every answer already that writes a field; it stands here for those who show the call.
+    """
 
     name: str
     doc: str
@@ -211,6 +219,7 @@ class Call:
     define: Mapping[str, Define]
     rules: tuple[Rule, ...]
     outcomes: Mapping[str, tuple[Answer, ...]]
+    every_answer: Mapping[str, Expr] = field(default_factory=dict)
     convert: Convert | None = None
     query: Query | None = None
     progress: Progress | None = None

@@ -21,7 +21,8 @@ MOST_ALONE = 12
 MOST_KEPT = 6
 """Most cases that keep one rule just at its limit, per transport."""
 _SHAPES = ((PLACE, 1, "shared"), (PLACE, 3, "private"), (PLACE, 512, "shared"))
-_EDGES = ("limit", "low", "high", "wrap", "unit", "aligned", "half", "wanted", "size")
+_SMALL_THEN_LARGE = (PLACE + 511, 513, "private")
+_EDGES = ("limit", "low", "high", "wrap", "unit", "aligned", "half", "wanted", "size", "fact")
 
 
 def host_rules(basis: Basis) -> Iterator[Rule]:
@@ -43,7 +44,10 @@ def bases(basis: Basis) -> list[Question]:
     """Return right requests of several shapes."""
     granule = basis.granule()
     found = []
-    for start, pages, to in _SHAPES:
+    guest = basis.call.guest
+    sizes = guest.element_pages if guest is not None else ()
+    # Where elements have several sizes, a large one that is not the first.
+    for start, pages, to in (*_SHAPES, *((_SMALL_THEN_LARGE,) if len(sizes) > 1 else ())):
         question = basis.question(start, -(-pages // granule) * granule, to)
         if question is not None:
             found.append(question)
@@ -75,7 +79,7 @@ class RuleCases:
         for question in self.bases:
             for name, changed in variants(self.basis, question, rule):
                 # Each field has its share, or the first operand of a rule would use up all cases.
-                share = _changed(question, changed)
+                share = (*_changed(question, changed), *self._several(rule, question))
                 if name in names or quota.get(share, 0) >= MOST_BROKEN or len(alone) >= MOST_ALONE:
                     continue
                 judged = judge(self.basis, changed)
@@ -93,6 +97,11 @@ class RuleCases:
                     kept.append((name, judged))
         self.found[rule.id] = alone or first[:1]
         self.kept[rule.id] = kept
+
+    def _several(self, rule: Rule, question: Question) -> tuple[str, ...]:
+        """Return a share of their own for lists: where the first element is right, the last one tells more."""
+        each = self.basis.call.convert.each if self.basis.call.convert else None
+        return ("several",) if rule.scope == "element" and each and len(question.fields[each]) > 1 else ()
 
     def cases(self) -> Iterator[Case]:
         """Yield all cases of the rules."""

@@ -10,7 +10,7 @@ from hvabi.abi.errors import CodecError, HvAbiError
 from hvabi.adapters.host import Host, _HostCall
 from hvabi.adapters.values import Injection
 from hvabi.adapters.work import Work
-from hvabi.backend import Backend, CallMemory, Conversion, ModelError, Outcome, PageState, Status
+from hvabi.backend import Backend, CallMemory, Conversion, FactOutcome, ModelError, Outcome, PageState, Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -134,8 +134,12 @@ def _convert_next(call: _HostCall, work: Work | None) -> None:
             item = call.fields[convert.each][index]
             part = at._part(index, item, call.scope.with_locals(it=item, index=index))
         done = at.part_done if convert.each is not None else at.done
-        if part.to is not None and part.pages > done:
+        if part.pages <= done:
+            return
+        if part.to is not None:
             call.host.backend.convert(Conversion(part.start + done, 1, part.to), absent="allow")
+        elif convert.facts:
+            at._set_facts(part, part.start + done, 1)
     except (HvAbiError, ModelError, IndexError):
         return
 
@@ -214,6 +218,10 @@ class ReadsTwice(LyingHost):
 
 
 class _ForgetsLast(Backend):
+    def set_fact(self, name: str, start: int, end: int, value: bool) -> FactOutcome:
+        """Leave the last page as it is."""
+        return super().set_fact(name, start, max(end - 1, start), value)
+
     def convert(self, conversion: Conversion, **keywords: Any) -> Outcome:
         """Leave the last page as it is."""
         if conversion.page_count < 1:
@@ -222,6 +230,10 @@ class _ForgetsLast(Backend):
 
 
 class _Overruns(Backend):
+    def set_fact(self, name: str, start: int, end: int, value: bool) -> FactOutcome:
+        """Change a page behind the range too."""
+        return super().set_fact(name, start, min(end + 1, 1 << 52), value)
+
     def convert(self, conversion: Conversion, **keywords: Any) -> Outcome:
         """Change a page behind the range too."""
         done = super().convert(conversion, **keywords)
@@ -231,6 +243,10 @@ class _Overruns(Backend):
 
 
 class _StartsLate(Backend):
+    def set_fact(self, name: str, start: int, end: int, value: bool) -> FactOutcome:
+        """Leave the first page as it is."""
+        return super().set_fact(name, min(start + 1, end), end, value)
+
     def convert(self, conversion: Conversion, **keywords: Any) -> Outcome:
         """Leave the first page as it is."""
         if conversion.page_count < 1:
@@ -251,6 +267,10 @@ class _FirstRangeOnly(Backend):
 
 
 class _Lazy(Backend):
+    def set_fact(self, name: str, start: int, end: int, value: bool) -> FactOutcome:
+        """Do nothing and say that all is done."""
+        return FactOutcome(Status.DONE)
+
     def convert(self, conversion: Conversion, **keywords: Any) -> Outcome:
         """Do nothing and say that all is done."""
         return Outcome(Status.DONE, conversion.page_count, conversion.end)

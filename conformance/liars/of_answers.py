@@ -53,6 +53,11 @@ class AnswerLies(Sight):
     def _not_compared(self, answer: Answer, path: str) -> str | None:
         if path in answer.may_change or path in answer.nonzero:
             return f"the specification lets the host choose {path} here"
+        placement = self.transport.placements[self.call.response or ""]
+        for place in placement.place.get(path.partition(".")[0], ())[:1]:
+            names = {getattr(place, "register", None), getattr(place, "block", None)}
+            if names & set(placement.may_change):
+                return f"what lies where {path} does is not compared on this transport"
         return None
 
     def _enum(self, path: str) -> Enum | None:

@@ -78,8 +78,9 @@ class Sight:
 
     def shown(self) -> set[str]:
         """Return the statuses that a host of this ABI can be made to answer."""
-        found = {"done", "limit"}
         progress, vmm, convert = self.call.progress, self.call.vmm, self.call.convert
+        # The bound is on the ranges of pages that are not private: a call that changes facts only adds none.
+        found = {"done", "limit"} if convert is None or convert.to is not None else {"done"}
         if progress is not None:
             found.add("partial")
         if vmm is not None:
