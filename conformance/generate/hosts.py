@@ -76,9 +76,11 @@ def _special(basis: Basis, question: Question, to: str) -> Iterator[Case]:
     already = () if to == "private" or wanted else ((PLACE, PLACE + pages, to),)
     facts = {name: ((PLACE, PLACE + pages),) for name, value in wanted.items() if value}
     again = judge(basis, vary(question, before=already, facts=facts))
-    if again is not None and again.accepted:
+    if again is not None:
+        refusal = basis.call.rule(again.rule) if again.rule is not None else None
         yield basis.case(
-            again.question, "done", f"already-{to}", rules=[], kind="done",
+            again.question, "done", f"already-{to}", rules=[refusal.id] if refusal else [], kind="done",
+            level=refusal.level if refusal else "must",
             why="The pages are in the state already.", expected=again.answers,
         )  # fmt: skip
     if pages >= 3 and not wanted:
