@@ -9,6 +9,7 @@ from hvabi.abi.calls import (
     Alternative,
     Answer,
     Call,
+    Contents,
     Convert,
     Define,
     Direction,
@@ -152,6 +153,12 @@ def _convert(builder: Builder, data: Data, pointer: Pointer) -> Convert:
             state: {name: bool(value) for name, value in facts.items()}
             for state, facts in data.get("stands-for", {}).items()
         },
+        contents={
+            name: Contents(
+                kind=item["is"], source=item["source"], doc=item["doc"], pointer=(*pointer, "contents", name)
+            )
+            for name, item in data.get("contents", {}).items()
+        },
         pointer=pointer,
     )
 
@@ -163,6 +170,8 @@ def _query(builder: Builder, data: Data, pointer: Pointer) -> Query:
         each=data.get("each"),
         first=builder.optional(data, "first", pointer),
         count=builder.optional(data, "count", pointer),
+        answer_each=builder.exprs(data.get("answer-each"), (*pointer, "answer-each")),
+        pack=data.get("pack", 1),
         pointer=pointer,
     )
 
@@ -230,7 +239,7 @@ def _guest(builder: Builder, data: Data, pointer: Pointer) -> Guest:
         )
         if within
         else None,
-        states=tuple(data["states"]),
+        states=tuple(data.get("states", ())),
         scratch=builder.exprs(data.get("scratch"), (*pointer, "scratch")),
         steps_before=dict(data.get("steps", {}).get("before", {})),
         steps_after=dict(data.get("steps", {}).get("after", {})),

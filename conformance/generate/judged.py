@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import HvAbiError
 from hvabi.abi.scope import Fields, Scope
+from hvabi.abi.wire import laid_over
 from hvabi.conformance.generate.basis import Basis, Question, as_fields, basis_of, vary
 from hvabi.conformance.oracle.answers import Request, same
 from hvabi.conformance.oracle.walk import Undefined
@@ -59,12 +60,7 @@ class _Zeroes:
     def read(self, block: str, address: int, size: int) -> bytes | None:
         if size > MOST_BYTES or address < 0:
             raise HvAbiError("too long to generate", code="too-long")
-        out = bytearray(size)
-        for start, data in self._mem:
-            first, last = max(start, address), min(start + len(data), address + size)
-            if first < last:
-                out[first - address : last - address] = data[first - start : last - start]
-        return bytes(out)
+        return laid_over(address, bytes(size), self._mem)
 
 
 def normal(basis: Basis, question: Question) -> Question | None:
@@ -120,7 +116,7 @@ def judge(basis: Basis, question: Question) -> Judged | None:
 
 def right_under(case: Case, profile: str) -> bool:
     """Whether the oracle gives the same answers to a host case under a profile; true for guest cases."""
-    basis = basis_of(case.abi, case.revision, case.transport, profile)
+    basis = basis_of(case.abi, case.revision, case.transport, profile, case.call)
     state, facts = case.before, case.facts
     for step in case.steps:
         question = Question(
@@ -131,7 +127,14 @@ def right_under(case: Case, profile: str) -> bool:
             return False
         oracle = basis.oracle(case.setup)
         answers = oracle.answers(
-            fields, cpl=step.cpl, inject=step.inject, before=state, facts=facts, mem=step.mem, regs=step.regs
+            fields,
+            call=case.call,
+            cpl=step.cpl,
+            inject=step.inject,
+            before=state,
+            facts=facts,
+            mem=step.mem,
+            regs=step.regs,
         )
         agreeing = [one for one in step.expected if any(same(one, other) for other in answers)]
         if not agreeing:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from hvabi.abi.calls import Progress
+    from hvabi.abi.wire import Wire
     from hvabi.adapters.guest import _Answer
     from hvabi.adapters.values import GuestStep
 
@@ -105,6 +106,12 @@ class _IgnoresAnswers(LyingConversation):
         return None
 
 
+class _ExecutesAnew(LyingConversation):
+    def left_behind(self, wire: Wire, reply: GuestReply) -> Wire:
+        """Take the call as it was first made."""
+        return wire
+
+
 class _AcceptsTail(LyingConversation):
     """Accepts only what the last request named."""
 
@@ -138,7 +145,7 @@ class _FullBatchesOnly(LyingConversation):
     def batches(self, first: int) -> Iterator[Batch]:
         """Make the call only once the list is full."""
         for attempt, batch in enumerate(plan(self.guest, first, self.pages, self.to)):
-            if len(batch.element_pages) < _most_elements(self.guest, batch.first, self.to, attempt):
+            if len(batch.element_pages) < _most_elements(self.guest, batch.each or "", batch.first, self.to, attempt):
                 self.believe(batch.first, batch.pages)
                 continue
             yield batch
@@ -299,6 +306,7 @@ SaysDone = _guest(_SaysDone)
 ForgetsProgress = _guest(_ForgetsProgress)
 IgnoresAnswers = _guest(_IgnoresAnswers)
 AcceptsTail = _guest(_AcceptsTail)
+ExecutesAnew = _guest(_ExecutesAnew)
 ForgetsLastBatch = _guest(_ForgetsLastBatch)
 FullBatchesOnly = _guest(_FullBatchesOnly)
 OtherState = _guest(_OtherState)

@@ -52,6 +52,7 @@ ABIS = (
     "ghcb-msr-psc",
     "svsm-pvalidate",
     "tdx-map-gpa",
+    "s390-uv-share",
 )
 
 RETOLD = [retold for story in stories() for retold in story.cases]
