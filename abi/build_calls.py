@@ -258,7 +258,7 @@ def _alternatives(builder: Builder, data: Any, pointer: Pointer) -> tuple[Altern
 def build_call(builder: Builder, name: str, data: Data, pointer: Pointer) -> Call:
     """Build one call. Raises `hvabi.abi.build.BuildError` with the pointer of a place that is wrong."""
     call = _call(builder, name, data, pointer)
-    return _with_every_answer(call) if call.every_answer else call
+    return _with_every_answer(call) if call.every_answer or call.every_may_change else call
 
 
 def _with_every_answer(call: Call) -> Call:
@@ -267,7 +267,8 @@ def _with_every_answer(call: Call) -> Call:
     def more(answer: Answer | None) -> Answer | None:
         if answer is None or not answer.fields:
             return answer
-        return replace(answer, fields={**call.every_answer, **answer.fields})
+        loose = (*answer.may_change, *call.every_may_change)
+        return replace(answer, fields={**call.every_answer, **answer.fields}, may_change=loose)
 
     return replace(
         call,
@@ -304,6 +305,7 @@ def _call(builder: Builder, name: str, data: Data, pointer: Pointer) -> Call:
         outcomes={
             key: _answers(builder, item, (*pointer, "outcomes", key)) for key, item in data.get("outcomes", {}).items()
         },
+        every_may_change=tuple(data.get("every-may-change", ())),
         every_answer=builder.exprs(data.get("every-answer"), (*pointer, "every-answer")),
         convert=_convert(builder, data["convert"], (*pointer, "convert")) if "convert" in data else None,
         query=_query(builder, data["query"], (*pointer, "query")) if "query" in data else None,

@@ -229,7 +229,8 @@ class Define:
 class Call:
     """One call of an ABI: request and response, rules in order, meaning, progress and answers.
 
-    `every_answer` is in every answer already that writes a field; it stands here for those who show the call.
+    `every_answer` and `every_may_change` are in every answer already that writes a field; they stand here for those
+    who show the call.
     """
 
     name: str
@@ -241,6 +242,7 @@ class Call:
     rules: tuple[Rule, ...]
     outcomes: Mapping[str, tuple[Answer, ...]]
     every_answer: Mapping[str, Expr] = field(default_factory=dict)
+    every_may_change: tuple[str, ...] = ()
     convert: Convert | None = None
     query: Query | None = None
     progress: Progress | None = None
