@@ -217,8 +217,9 @@ def _pool(pool: PoolSummary) -> str:
         if 10 * each.at_most >= 9 * whole.at_most and 10 * each.at_least >= 9 * whole.at_least
     )
     pages = "without a bound" if cell.pages is None else f"of {plural(cell.pages, 'page')}"
-    held = "for ever" if cell.hold_seconds is None else f"for {_time(cell.hold_seconds)}"
-    text = f"{pages}, held {held}, would save {cell.at_least} to {cell.at_most} of {pool.calls} calls"
+    held = ", held for ever" if cell.hold_seconds is None else f", held for {_time(cell.hold_seconds)}"
+    held = held if len({each.hold_seconds for each in pool.cells}) > 1 else ""
+    text = f"{pages}{held}, would save {cell.at_least} to {cell.at_most} of {pool.calls} calls"
     if pool.keeps:
         kept = pool.keeps[0]
         text += f"; most for {plural(kept.pages, 'page')} at {kept.gpa:#x}"

@@ -92,9 +92,9 @@ class Trace:
             text = clean(block[start:end].rstrip(b"\r"))
             line = Line(self.name, number, text)
             records = tuple(reader.read(line))
-            if not records and not reader.takes_all:
+            if not records:
                 reader, records = self._others(reader, line, block[start:end])
-            if records or reader.takes_all:
+            if records:
                 known += 1
                 yield from self._sort(reader, records, number)
         self._blank += begins.blank
@@ -104,7 +104,7 @@ class Trace:
                 self._first_elision = before + block.count(b"\n", 0, begins.elisions[0])
         self._unrecognised += self._lines.lines - before - known - begins.blank - len(begins.elisions)
 
-    def _others(self, asked: LineReader, line: Line, data: bytes) -> tuple[LineReader, tuple[Record, ...]]:
+    def _others(self, asked: LineReader, line: Line, data: bytes) -> tuple[LineReader, tuple[Record | None, ...]]:
         """Offer a line that a reader did not know to the others."""
         for mark, reader in self._offers:
             if reader is not asked and mark in data:
@@ -124,7 +124,7 @@ class Trace:
         for mark, reader in self._offers:
             if mark in data:
                 records = tuple(reader.read(Line(self.name, number, clean(data), cut)))
-                if records or reader.takes_all:
+                if records:
                     yield from self._sort(reader, records, number)
                     return
         if is_blank(data):
@@ -135,14 +135,16 @@ class Trace:
         else:
             self._unrecognised += 1
 
-    def _sort(self, reader: LineReader, records: tuple[Record, ...], number: int) -> Iterator[TraceEvent | Sighting]:
+    def _sort(
+        self, reader: LineReader, records: tuple[Record | None, ...], number: int
+    ) -> Iterator[TraceEvent | Sighting]:
         self._last_record = number
         for record in records:
+            if record is None:
+                continue
             if type(record) is TraceEvent:
                 # What another program holds back began before this.
-                for other in self._readers:
-                    if other.waiting and other is not reader:
-                        yield from self._count(other.settle())
+                yield from self._count(_held(other for other in self._readers if other.waiting and other is not reader))
                 self._events[record.format] = self._events.get(record.format, 0) + 1
                 yield record
             else:
@@ -165,8 +167,7 @@ class Trace:
 
     def settle(self) -> Iterator[TraceEvent | Sighting]:
         """Yield the calls that are held back because their end may still come."""
-        for reader in self._readers:
-            yield from self._count(reader.settle())
+        yield from self._count(_held(self._readers))
 
     def report(self) -> ReadReport:
         """Return what was read so far."""
@@ -216,6 +217,11 @@ class Trace:
             yield Note(code="elisions", text=text, count=self._elisions, line=self._first_elision)
         for reader in self._readers:
             yield from reader.notes()
+
+
+def _held(readers: Iterable[LineReader]) -> list[Record]:
+    """Return what readers hold back, in the order of its lines."""
+    return sorted((record for reader in readers for record in reader.settle()), key=lambda record: record.line)
 
 
 def _reader(name: str) -> LineReader:

@@ -308,7 +308,7 @@ class Replay:
             timing=self._clock.timing(),
             shape=self._shape.summary(),
             retries=self._retries.summary(),
-            pool=self._pool.summary(TOP),
+            pool=self._pool.summary(TOP, timed=timed),
             timeline=self._timeline.summary(),
         )
 

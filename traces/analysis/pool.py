@@ -155,12 +155,15 @@ class Pool:
         self._same.free(start, pages, now)
         self._any.free(pages, now)
 
-    def summary(self, top: int) -> PoolSummary:
-        """Return what pools would save; `top` is the number of ranges to single out."""
+    def summary(self, top: int, *, timed: bool = True) -> PoolSummary:
+        """Return what pools would save; `top` is the number of ranges to single out.
+
+        Without a clock, only pools that hold pages for ever.
+        """
         kept = heapq.nsmallest(top, self._same.kept.items(), key=lambda item: (-item[1], item[0]))
         return PoolSummary(
             calls=self._calls,
-            cells=tuple(self._cells()),
+            cells=tuple(cell for cell in self._cells() if timed or cell.hold_seconds is None),
             keeps=tuple(
                 KeptPages(gpa=start << PAGE_SHIFT, pages=pages, saved_calls=2 * hits) for (start, pages), hits in kept
             ),

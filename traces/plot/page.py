@@ -118,8 +118,8 @@ def _pool(summary: TraceSummary) -> Iterator[str]:
     yield "<h2>What a pool of freed pages would save</h2>"
     yield (
         f'<p class="note">Calls saved of {summary.pool.calls:,} that changed something, by the size of the pool and'
-        " by how long it holds a page. The first number is for a pool whose ranges come out as they went in, the second for"
-        " one that gives any pages; the truth lies between them.</p>"
+        " by how long it holds a page. The first number is for a pool whose ranges come out as they went in, the"
+        " second for one that gives any pages; the truth lies between them.</p>"
     )
     yield '<div class="scroll"><table><tr><th>pages</th>'
     yield "".join(f"<th>{_hold(hold)}</th>" for hold in holds) + "</tr>"

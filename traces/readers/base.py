@@ -38,7 +38,6 @@ class LineReader:
         name: name of the reader, for `formats=`.
         title: what prints such lines, in words.
         marks: bytes of which each of its lines has at least one: other lines are not offered.
-        takes_all: whether every line with a mark is its own, also one that has no record.
         waiting: whether a call is held back whose end may still come; `settle` gives it.
 
     """
@@ -46,11 +45,13 @@ class LineReader:
     name: ClassVar[str]
     title: ClassVar[str]
     marks: ClassVar[tuple[bytes, ...]]
-    takes_all: ClassVar[bool] = False
     waiting: bool = False
 
-    def read(self, line: Line) -> Iterable[Record]:
-        """Return the records of a line in order; none where it is not of this format after all."""
+    def read(self, line: Line) -> Iterable[Record | None]:
+        """Return the records of a line in order; nothing where it is not of this format after all.
+
+        None stands for a line that is understood and has no record (yet): more may come about its call.
+        """
         raise NotImplementedError
 
     def settle(self) -> Iterable[Record]:

@@ -76,13 +76,15 @@ class Edk2Reader(LineReader):
         if held is not None:
             yield held
 
-    def read(self, line: Line) -> Iterator[Record]:
+    def read(self, line: Line) -> Iterator[Record | None]:
         """Return what one line shows."""
         text = line.text
         if match := _RANGE.search(text):
+            yield None
             yield from self.settle()
             yield from self._range(line, match)
         elif match := _RETRY.search(text):
+            yield None
             yield from self._retry(line, match)
         elif match := _REFUSED.search(text):
             yield from self._refused(line, match)

@@ -54,7 +54,7 @@ class KvmReader(LineReader):
         self._words: dict[int, tuple[TraceEvent, Form, int]] = {}  # open calls by vCPU
         self._codes: dict[int, tuple[Sighting, int]] = {}
 
-    def read(self, line: Line) -> Iterator[Record]:
+    def read(self, line: Line) -> Iterator[Record | None]:
         """Return what one line shows."""
         text = line.text
         match = _NAME.search(text)
@@ -102,7 +102,7 @@ class KvmReader(LineReader):
 
     # -- the GHCB MSR protocol ----------------------------------------------------------------------------------
 
-    def _word(self, line: Line, at: int, start: int, *, begins: bool) -> Iterator[Record]:
+    def _word(self, line: Line, at: int, start: int, *, begins: bool) -> Iterator[Record | None]:
         match = _MSR.match(line.text, start)
         if match is None or (match.group(3) is None) is not begins:
             yield malformed(
@@ -114,7 +114,7 @@ class KvmReader(LineReader):
         registers = {self._msr: word}
         time = _seconds(line.text, at)
         if not begins:
-            yield from self._word_ends(line, time, vcpu, word)
+            yield from self._word_ends(vcpu, word)
             return
         open_ = self._words.pop(vcpu, None)
         if open_ is not None:
@@ -132,16 +132,18 @@ class KvmReader(LineReader):
             if len(self._words) >= MAX_VCPUS:
                 yield self._words.pop(next(iter(self._words)))[0]
             self._words[vcpu] = (event, form, word)
+            yield None
         else:
             ends = form.call is not None and form.call.response is None
             kind: Kind = "terminated" if ends else "other-call"
             name = f"{form.spec.id}/{form.message}"
             yield self._sighting(line, time, kind, name, form.text(registers), "vmgexit-msr", vcpu)
 
-    def _word_ends(self, line: Line, time: float | None, vcpu: int, word: int) -> Iterator[Record]:
+    def _word_ends(self, vcpu: int, word: int) -> Iterator[Record | None]:
         open_ = self._words.pop(vcpu, None)
         if open_ is None:
-            return  # the end of a call that converts nothing, or of one before the trace begins
+            yield None  # the end of a call that converts nothing, or of one before the trace begins
+            return
         event, form, sent = open_
         if word != sent:
             # Otherwise KVM has passed the call on, and its answer is not shown here.
@@ -156,7 +158,7 @@ class KvmReader(LineReader):
 
     # -- calls through a GHCB page ------------------------------------------------------------------------------
 
-    def _vmgexit(self, line: Line, at: int, start: int, *, begins: bool) -> Iterator[Record]:
+    def _vmgexit(self, line: Line, at: int, start: int, *, begins: bool) -> Iterator[Record | None]:
         match = _VMGEXIT.match(line.text, start)
         if match is None:
             yield malformed(line, "expected `vcpu N, exit_reason N, exit_info1 N, exit_info2 N`", at)
@@ -176,12 +178,14 @@ class KvmReader(LineReader):
                 )
                 text = "its arguments stand in its kvm_hypercall line" if call is not None else "converts nothing"
                 yield self._sighting(line, time, "other-call", name, text, "vmgexit", vcpu)
+            yield None
         elif begins:
             text = "the trace does not show which pages"
             if len(self._codes) >= MAX_VCPUS:
                 yield self._codes.pop(next(iter(self._codes)))[0]
             sighting = self._sighting(line, time, "hidden-call", call.spec.id, text, "vmgexit", vcpu)
             self._codes[vcpu] = (sighting, code)
+            yield None
         elif open_ is None or open_[1] != code:
             ended = _ended(self._sighting(line, time, "orphan", call.spec.id, "", "vmgexit", vcpu), call, info1, info2)
             yield ended._replace(text="the end of a call whose begin is not in the trace")

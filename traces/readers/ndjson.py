@@ -24,7 +24,6 @@ class NdjsonReader(LineReader):
     name = "hvabi"
     title = "hvabi's own NDJSON (hvabi replay --ndjson FILE)"
     marks = (b'{"hvabi":"',)
-    takes_all = True
 
     def __init__(self) -> None:
         self._sources: list[dict[str, Any]] = []
@@ -33,7 +32,7 @@ class NdjsonReader(LineReader):
         """Return the reports on the sources that the trace was made from."""
         return self._sources
 
-    def read(self, line: Line) -> Iterator[Record]:
+    def read(self, line: Line) -> Iterator[Record | None]:
         """Return the record of a line."""
         at = line.text.find('{"hvabi":"')
         try:
@@ -45,7 +44,6 @@ class NdjsonReader(LineReader):
         except (ValueError, RecursionError):
             yield malformed(line, "this is no JSON" if not line.cut else "the line is too long", at)
             return
-        if record is not None:
-            yield record
-        elif value[KEY] == "source" and len(self._sources) < MAX_SOURCES:
+        if record is None and value[KEY] == "source" and len(self._sources) < MAX_SOURCES:
             self._sources.append(value)
+        yield record

@@ -99,7 +99,7 @@ class QemuReader(LineReader):
         for each in held:
             yield each.event
 
-    def read(self, line: Line) -> Iterator[Record]:
+    def read(self, line: Line) -> Iterator[Record | None]:
         """Return what one line shows; AMD's QEMU put two records into one."""
         text, behind = line.text, 0
         match = _WHAT.search(text)
@@ -112,6 +112,7 @@ class QemuReader(LineReader):
                     yield malformed(line, f"expected all numbers of {word.strip()}", match.start())
             else:
                 time = program_time(text[behind : match.start()])
+                yield None
                 yield from self._record(line, time, word, rest)
                 behind = rest.end()
             match = _WHAT.search(text, match.end())

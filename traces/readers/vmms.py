@@ -132,7 +132,7 @@ class OpenVmmReader(LineReader):
         held, self._open = self._open, {}
         yield from held.values()
 
-    def read(self, line: Line) -> Iterator[Record]:
+    def read(self, line: Line) -> Iterator[Record | None]:
         """Return what one line shows."""
         match = _OPENVMM.search(line.text)
         if match is None:
@@ -158,6 +158,7 @@ class OpenVmmReader(LineReader):
             yield held
             event = _made(line, match.start(), self._exit.of(**asked), "openvmm")
         self._open[key] = event
+        yield None
         if len(self._open) > MAX_OPEN:
             yield self._open.pop(next(iter(self._open)))
 
