@@ -23,6 +23,7 @@ IDS: Mapping[str, str] = {
     "rule-answer-missing": "A rule that binds the host does not say how a violation is answered.",
     "rule-answer-unwanted": "A rule that binds the guest has an answer, which only a host gives.",
     "rule-about": "A rule about the response binds the host, or there is no response.",
+    "rule-page": "A rule about pages does not bind the host, looks at no page, or its call converts none.",
     "rule-operand": "A rule has an operand that its check does not use, or one of the wrong kind.",
     "rule-shadow": "`shadowed-by` does not name an earlier rule of the same call.",
     "rule-unreachable": "An earlier rule makes the same check wherever this one does, so this one never fails first.",
@@ -33,6 +34,7 @@ IDS: Mapping[str, str] = {
 }
 """Every id of this module, with one sentence each."""
 
+_PAGE_CHECKS = frozenset(("fact", "in-state", "within-memory"))
 _OPERANDS = frozenset(
     ("of", "to", "limit", "start", "length", "width", "size", "low", "high", "bit", "mask", "values")
 ) | {"state", "name", "is", "expr"}
@@ -98,6 +100,13 @@ class RuleChecks:
                 (*rule.pointer, "scope"),
                 "no-elements",
                 f"rule {rule.id} is about elements and call `{self.call.name}` has no `each`",
+            )
+        if rule.scope == "page" and (rule.check not in _PAGE_CHECKS or rule.binds != "host" or not self.call.convert):
+            self.report.error(
+                (*rule.pointer, "scope"),
+                "rule-page",
+                f"rule {rule.id} is about pages and cannot be judged page by page",
+                f"it binds the host, its call converts, and its check is one of {listed(sorted(_PAGE_CHECKS))}",
             )
 
     def _check_operands(self, rule: Rule, data: Mapping[str, object]) -> None:
@@ -168,12 +177,9 @@ class RuleChecks:
         return None
 
     def _check_names(self, rule: Rule) -> None:
-        element = rule.scope != "call"
-        # In page scope of a call with one range, `it` is the address of the page.
-        page = ("it", "index") if rule.scope == "page" and self.scopes.each is None else ()
-        scope = self.scopes.scope(
-            "rules", element=element, response=rule.on == "response", guards=[rule.guard], more=page
-        )
+        # What a rule about pages names, it names once for the call, or for the element where there are elements.
+        element = rule.scope == "element" or (rule.scope == "page" and self.scopes.each is not None)
+        scope = self.scopes.scope("rules", element=element, response=rule.on == "response", guards=[rule.guard])
         scope.check_int((*rule.pointer, "when"))
         for key, exprs in rule.operands.items():
             for number in range(len(exprs)):
@@ -184,7 +190,13 @@ class RuleChecks:
         for number in range(len(rule.tries)):
             scope.check((*rule.pointer, "try", number))
         if rule.answer is not None:
-            inside = self.scopes.scope("outcomes", element=element, guards=[rule.guard], more=("cpl", "enabled", *page))
+            inside = self.scopes.scope(
+                "outcomes",
+                element=element,
+                rule_of_element=element,
+                guards=[rule.guard],
+                more=("cpl", "enabled"),
+            )
             self.scopes.check_answer(rule.answer, inside)
 
     def _check_reach(self, rule: Rule, seen: Mapping[str, Rule]) -> None:

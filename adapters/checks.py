@@ -167,6 +167,38 @@ def _pages(rule: Rule, scope: Scope) -> tuple[int, int] | None:
     return (first, last) if 0 <= first <= last <= _GPA_PAGES else None
 
 
+def first_bad(rule: Rule, scope: Scope, context: Context, low: int, high: int) -> int | None:
+    """Return the first page of [low, high) that does not keep a rule of scope `page`, or None.
+
+    Only pages of the rule's own range are judged. The maps of the backend are asked for the first run that differs,
+    so that a range of any length costs the same.
+
+    Args:
+        rule: a rule of scope `page`.
+        scope: the names of the call, or of the element.
+        context: where the state of the pages is.
+        low: first page that is about to be changed.
+        high: the page behind the last one.
+
+    """
+    if rule.when is not None and not scope.true(rule.when):
+        return None
+    start, length = _one(rule, scope, "start"), _one(rule, scope, "length")
+    low = max(low, start >> PAGE_SHIFT)
+    high = min(high, (start + length - 1 >> PAGE_SHIFT) + 1 if length > 0 else low, _GPA_PAGES)
+    backend = context.backend
+    if backend is None or low >= high:
+        return None
+    match rule.check:
+        case "within-memory":
+            return backend.layout.first_hole(low, high)
+        case "in-state":
+            return backend.first_other(low, high, PageState(rule.words["state"]))
+        case "fact":
+            return backend.fact_first_other(rule.words["name"], low, high, bool(_one(rule, scope, "is")))
+    raise AdapterError(f"{rule.id}: check `{rule.check}` looks at no page", code="no-page-check", rule=rule.id)
+
+
 def _within_memory(rule: Rule, scope: Scope, context: Context) -> bool:
     span = _pages(rule, scope)
     if span is None or context.backend is None:

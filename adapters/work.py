@@ -140,12 +140,40 @@ class Work:
                 # Nothing is done: the answer counts from the first element, not from the bad one.
                 self.index = first
                 raise Stopped(Status(part.rule.means or "invalid"), rule=part.rule)
+            bad = self._bad_page(part, part.start, part.start + part.pages) if self._changes(part) else None
+            if bad is not None:
+                self.index = first
+                raise Stopped(Status(bad[1].means or "invalid"), to=part.to, rule=bad[1])
             if part.to is not None and part.pages and self.absent != "allow":
                 must = self.absent == "refuse" or part.to is PageState.PRIVATE
                 if must and not self.backend.layout.contains(part.start, part.start + part.pages):
                     self.index = first
                     raise Stopped(Status.OUT_OF_RANGE, to=part.to)
         self.index = first
+
+    def _changes(self, part: Part) -> bool:
+        """Whether the part has pages that would change."""
+        return bool(part.pages and (part.to is not None or self.convert.facts))
+
+    def _bad_page(self, part: Part, low: int, high: int) -> tuple[int, Rule] | None:
+        """Return the first page of [low, high) of a part that breaks a rule of scope `page`, and that rule."""
+        scope = self.call.scope if part.item is None else self._local(part)
+        return self.call.first_bad_page(scope, low, high)
+
+    def _room(self, group: list[Part], at: int, size: int) -> tuple[int, Rule] | None:
+        """Return how many of the `size` pages behind `at` can be done before one breaks a rule, and that rule."""
+        if not self.call.host.rules(self.definition, "page"):
+            return None
+        offset = 0
+        for part in group:
+            low, high = max(at, offset), min(at + size, offset + part.pages)
+            shift = part.start - offset
+            bad = self._bad_page(part, low + shift, high + shift) if low < high else None
+            if bad is not None:
+                before = 0 if self.whole_elements else (bad[0] - part.start) // self.unit_pages * self.unit_pages
+                return max(offset + before - at, 0), bad[1]
+            offset += part.pages
+        return None
 
     def _first(self) -> int:
         return self.call.scope.int(self.convert.first) if self.convert.first is not None else 0
@@ -198,10 +226,9 @@ class Work:
             raise Stopped(Status(first.rule.means or "invalid"), rule=first.rule)
         self.last_to = first.to or self.last_to
         total = sum(part.pages for part in group)
-        changes_state = first.to is not None or self.convert.facts
         if total and self.convert.to is not None and first.to is None and not self._known(first):
             raise Stopped(Status.INVALID)
-        if not total or not changes_state:
+        if not any(self._changes(part) for part in group):
             for part in group:
                 self._finish_part(part)
             return
@@ -210,11 +237,16 @@ class Work:
             size = self._next_size(first, first.start + at, total - at)
             if size <= 0:
                 raise Stopped(Status.PARTIAL, to=first.to)
-            yield from self._piece(first, first.start + at, size)
-            at += size
-            self.done += size
+            bad = self._room(group, at, size)
+            size = size if bad is None else bad[0]
+            if size:
+                yield from self._piece(first, first.start + at, size)
+                at += size
+                self.done += size
+                self._count(group, at)
+            if bad is not None:
+                raise Stopped(Status(bad[1].means or "invalid"), to=first.to, rule=bad[1])
             self.chunks += 1 if self.chunk is None else -(-size // self.chunk)
-            self._count(group, at)
             due = self.inject.event_after
             if self.chunk is not None and due is not None and self.chunks >= due and not self._is_last(group, at):
                 raise Stopped(Status.PARTIAL, to=first.to)

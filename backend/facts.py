@@ -79,6 +79,10 @@ class Facts:
         """Tell whether a fact has this value for every page of [start, end); true for an empty interval."""
         return self.map_of(name).uniform(start, end, value)
 
+    def first_other(self, name: str, start: int, end: int, value: bool) -> int | None:
+        """Return the first page of [start, end) for which a fact does not have this value, or None."""
+        return self.map_of(name).first_other(start, end, value)
+
     def runs(self, name: str) -> tuple[Run[bool], ...]:
         """Return the ranges for which a fact is true, merged and sorted."""
         return tuple(self.map_of(name))

@@ -157,6 +157,15 @@ class RangeMap(Generic[S]):
             return bounds[index] >= end
         return chunk + 1 == len(self._firsts) or self._firsts[chunk + 1] >= end
 
+    def first_other(self, start: int, end: int, state: S) -> int | None:
+        """Return the first page of [start, end) that is not in `state`, or None where all are."""
+        _check_interval(start, end)
+        # Runs are joined, so the first one decides: it is another state, or what follows it is.
+        run = next(self._runs(start, end), None)
+        if run is None or run.state != state:
+            return None if run is None else start
+        return run.end if run.end < end else None
+
     def page_total(self, state: S) -> int:
         """Count how many pages of [0, 2**64) are in `state`."""
         if state == self._states[0]:

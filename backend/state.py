@@ -134,11 +134,30 @@ class Backend:
         with self._lock:
             return self._map.state_at(page)
 
+    def run_at(self, start: int, end: int) -> tuple[PageState, int]:
+        """Return the state of page `start`, and how many pages up to `end` have this state and the same facts.
+
+        `ModelError` `bad-pages` for an empty interval too.
+        """
+        _check_pages(start, max(end, start + 1))
+        with self._lock:
+            run = next(self._map.runs(start, end))
+            last = run.end
+            for name in self._facts:
+                last = next(self._facts.map_of(name).runs(start, last)).end
+            return run.state, last - start
+
     def uniform(self, start: int, end: int, state: PageState) -> bool:
         """Tell whether every page of [start, end) is in `state`; true for an empty interval."""
         _check_pages(start, end)
         with self._lock:
             return self._map.uniform(start, end, state)
+
+    def first_other(self, start: int, end: int, state: PageState) -> int | None:
+        """Return the first page of [start, end) that is not in `state`, or None where all are."""
+        _check_pages(start, end)
+        with self._lock:
+            return self._map.first_other(start, end, state)
 
     @property
     def count(self) -> int:
@@ -182,6 +201,12 @@ class Backend:
         _check_pages(start, end)
         with self._lock:
             return self._facts.uniform(name, start, end, value)
+
+    def fact_first_other(self, name: str, start: int, end: int, value: bool) -> int | None:
+        """Return the first page of [start, end) for which a fact does not have this value, or None."""
+        _check_pages(start, end)
+        with self._lock:
+            return self._facts.first_other(name, start, end, value)
 
     def fact_runs(self, name: str) -> tuple[Run[bool], ...]:
         """Return the ranges for which a fact is true, merged and sorted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import HvAbiError
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 _PAGE = 4096
 _MOST_ELEMENTS = 1 << 16
+
+
+_parsed = lru_cache(maxsize=1024)(parse)
 
 
 class Unreadable(Exception):  # a finding about the guest, not an error of ours
@@ -83,7 +87,7 @@ class Reader:
         for call in calls:
             try:
                 decoded = self.codec(call.request).decode(Wire(regs=regs, mem=mem))
-                request = self._request(call, decoded, regs)
+                request = self._request(call, _open(decoded), regs)
                 if not request.is_selected(set()):
                     reasons.append(f"fixed registers are not those of `{call.name}`")
                     continue
@@ -98,8 +102,7 @@ class Reader:
                 reasons.append(str(error))
         raise Unreadable(reasons[0] if reasons else "no call of the ABI goes over this transport")
 
-    def _request(self, call: Call, decoded: Any, regs: Mapping[str, int]) -> Request:
-        fields = {name: _open(item) for name, item in zip(decoded._fields, decoded, strict=True)}
+    def _request(self, call: Call, fields: Mapping[str, Any], regs: Mapping[str, int]) -> Request:
         return Request(self.oracle, self.abi, call.name, fields, 0, None, (), {}, regs)
 
     def _broken(self, call: Call, request: Request) -> Iterator[Rule]:
@@ -146,7 +149,7 @@ class Reader:
         progress = asked.call.progress
         if progress is None:
             return None
-        request = self._request(asked.call, asked.value, {})
+        request = self._request(asked.call, asked.fields, {})
         pages = sum(end - start for start, end, _ in asked.pages)
         start = min((start for start, _, _ in asked.pages), default=0)
         try:
@@ -193,11 +196,11 @@ class Reader:
         local["to"] = STATES[ident(to)]
         if answer is not None:
             local["response"] = self._response(asked, answer)
-        names = self._request(asked.call, asked.value, {}).names.plus(**local)
+        names = self._request(asked.call, asked.fields, {}).names.plus(**local)
         numbers: dict[str, int] = {}
         for path, item in say.items():
             try:
-                numbers[path] = item if isinstance(item, int) else int(value(parse(item), names))
+                numbers[path] = item if isinstance(item, int) else int(value(_parsed(item), names))
             except Undefined as error:
                 raise HvAbiError(f"the script's {path}: {error}", code="bad-case") from error
         return numbers
@@ -212,7 +215,7 @@ class Reader:
         """
         call, progress = asked.call, asked.call.progress
         pages = [(start, end) for start, end, state in asked.pages if state is not None]
-        request = self._request(call, asked.value, {})
+        request = self._request(call, asked.fields, {})
         try:
             names = _with_response(request.names, self._response(asked, wire))
             if progress is None:
@@ -232,6 +235,18 @@ class Reader:
             return [(start, min(end, start + max(completed, 0) * unit // _PAGE)) for start, end in pages]
         except (HvAbiError, Undefined):
             return []
+
+    def executes_again(self, asked: Asked, wire: Wire) -> bool:
+        """Whether an answer tells the guest to execute the same call again; `wire` is the request with it over it."""
+        progress = asked.call.progress
+        if progress is None or progress.resume != "reexecute":
+            return False
+        request = self._request(asked.call, asked.fields, {})
+        try:
+            names = _with_response(request.names, self._response(asked, wire))
+            return bool(value(progress.again_when, names) and not value(progress.done_when, names))
+        except (HvAbiError, Undefined):
+            return False
 
     def _is_done(self, call: Call, names: Names) -> bool:
         """Whether a response has every field that the outcome `done` sets."""
@@ -296,11 +311,11 @@ def _said(say: Mapping[str, int], codec: MessageCodec, scope: Scope) -> dict[str
 
 def _open(item: Any) -> Any:
     """Return a decoded value as mappings, tuples and integers."""
+    if not isinstance(item, tuple):
+        return int(item)
     if hasattr(item, "_fields"):
         return {name: _open(part) for name, part in zip(item._fields, item, strict=True)}
-    if isinstance(item, tuple):
-        return tuple(_open(part) for part in item)
-    return int(item)
+    return tuple([_open(part) for part in item])
 
 
 def _pages(call: Call, request: Request) -> Iterator[tuple[int, int, str | None]]:

@@ -13,6 +13,7 @@ from hvabi.conformance.liars.liar import Planted
 from hvabi.conformance.liars.made import Made, engine
 from hvabi.conformance.liars.of_answers import AnswerLies
 from hvabi.conformance.liars.of_places import PlaceLies
+from hvabi.conformance.liars.of_questions import QuestionLies
 from hvabi.conformance.liars.of_rules import RuleLies
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     Changing = Callable[[Abi, Callable[[Answer], Answer]], Abi]
 
 
-class HostLies(RuleLies, AnswerLies, PlaceLies):
+class HostLies(RuleLies, AnswerLies, PlaceLies, QuestionLies):
     """Makes the host liars of one resolved ABI on one transport."""
 
     def all(self) -> Iterator[Made]:
@@ -34,10 +35,16 @@ class HostLies(RuleLies, AnswerLies, PlaceLies):
         yield from self.rules_swapped()
         yield from self.statuses()
         yield from self.numbers()
-        yield from self.conversions()
+        if self.call.convert is not None:
+            yield from self.conversions()
+        elif self.call.query is not None:
+            yield from self.questions()
         yield from self.places()
         yield from self.reserved()
-        yield from self.engines()
+        if self.call.convert is not None:
+            yield from self.engines()
+        elif self.call.query is not None:
+            yield from self.asking_engines()
 
     def conversions(self) -> Iterator[Made]:
         """Yield hosts that take the request for another one."""
@@ -116,6 +123,7 @@ class HostLies(RuleLies, AnswerLies, PlaceLies):
             yield engine("footprint", "refused-but-changed", hosts.ConvertsRefused)
         if any(rule.scope != "call" for rule in self.rules):
             yield engine("footprint", "element-refused-but-changed", hosts.ConvertsRefusedElement)
+        yield from self._page_engines()
         exact = self.call.progress is not None and self.call.progress.footprint == "exact"
         if self.call.progress is not None:
             why = None if exact else "the specification says nothing of the pages of a call that failed on the way"
@@ -138,6 +146,17 @@ class HostLies(RuleLies, AnswerLies, PlaceLies):
                     equivalent=_same_errno(self.call, number),
                 )
 
+    def _page_engines(self) -> Iterator[Made]:
+        """Yield hosts that judge single pages at the wrong time."""
+        if not any(rule.scope == "page" for rule in self.rules):
+            return
+        partial_ones = model.answers_of(self.call.outcomes, "partial", self.transport.name)
+        prevalidates = bool(self.call.prevalidate) and self.call.prevalidate[0].value == "true"
+        whole = "nothing is changed at all where one page is bad" if prevalidates or not partial_ones else None
+        yield engine("pages", "judged-first", hosts.JudgesPagesFirst, "page-", equivalent=whole)
+        yield engine("pages", "bad-page-done", hosts.DoesBadPage, "page-", equivalent=whole)
+        yield engine("pages", "first-page-only", hosts.JudgesFirstPage, "page-")
+
 
 def _inverted(convert: Convert) -> Convert:
     assert convert.to is not None  # the caller has looked
@@ -151,7 +170,7 @@ def _replaced(convert: Convert, **changes: object) -> Convert:
 
 
 def _without_errno(abi: Abi, number: int) -> Abi:
-    call = model.convert_call(abi)
+    call = model.the_call(abi)
     assert call.vmm is not None  # the caller has looked
     rows = (*call.vmm.errno[:number], *call.vmm.errno[number + 1 :])
     return model.with_call(abi, replace(call, vmm=replace(call.vmm, errno=rows)))

@@ -97,7 +97,7 @@ class RuleLies(Sight):
         if self.call.order != "stated":
             return
         for one, other in zip(self.rules, self.rules[1:], strict=False):
-            if one.answer is None or other.answer is None or (one.scope == "call") != (other.scope == "call"):
+            if one.answer is None or other.answer is None or one.scope != other.scope:
                 continue
             if model.said(one.answer) == model.said(other.answer):
                 continue

@@ -70,6 +70,38 @@ def holds(rule: Rule, request: Request) -> bool:
     raise Undefined(f"no check {rule.check}")
 
 
+def first_failing(rule: Rule, request: Request, low: int, high: int) -> int | None:
+    """Return the first page of [low, high) that breaks a rule about single pages, None where all keep it."""
+    names = request.names
+    if rule.when is not None and not value(rule.when, names):
+        return None
+    start, length = value(rule.operands["start"][0], names), value(rule.operands["length"][0], names)
+    if length <= 0:
+        return None
+    low, high = max(low, start // 4096), min(high, -(-(start + length) // 4096), LAST_PAGE)
+    # Nothing changes between two edges, so the pages at the edges stand for all of them.
+    for page in sorted({low, *(edge for edge in _edges(rule, request) if low < edge < high)}):
+        if page < high and not _page_holds(rule, request, page):
+            return page
+    return None
+
+
+def _edges(rule: Rule, request: Request) -> list[int]:
+    if rule.check == "within-memory":
+        return [edge for slot in request.memory or () for edge in slot]
+    laid = request.pages if rule.check == "in-state" else request.facts.of(rule.words["name"])
+    return [edge for start, end, _ in laid.ranges() for edge in (start, end)]
+
+
+def _page_holds(rule: Rule, request: Request, page: int) -> bool:
+    if rule.check == "within-memory":
+        return inside(request.memory, page, page + 1)
+    if rule.check == "in-state":
+        return request.pages.state(page) == rule.words["state"]
+    wanted = bool(value(rule.operands["is"][0], request.names))
+    return request.facts.all_are(rule.words["name"], page, page + 1, wanted)
+
+
 def _known(rule: Rule, request: Request) -> set[int]:
     if "values" in rule.operands:
         return {value(expr, request.names) for expr in rule.operands["values"]}

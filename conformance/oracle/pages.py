@@ -62,13 +62,21 @@ class FactSet:
     def __init__(self, facts: Mapping[str, Pages]) -> None:
         self._sets = {name: PageSet((start, end, "true") for start, end in ranges) for name, ranges in facts.items()}
 
+    def of(self, name: str) -> PageSet:
+        """Return the pages of a fact."""
+        return self._sets.setdefault(name, PageSet())
+
     def lay(self, name: str, start: int, end: int, truth: bool) -> None:
         """Make a fact true or false on [start, end)."""
-        self._sets.setdefault(name, PageSet()).lay(start, end, "true" if truth else PRIVATE)
+        self.of(name).lay(start, end, "true" if truth else PRIVATE)
 
     def all_are(self, name: str, start: int, end: int, truth: bool) -> bool:
         """Whether the fact has this value on every page."""
-        return self._sets.setdefault(name, PageSet()).all_in(start, end, "true" if truth else PRIVATE)
+        return self.of(name).all_in(start, end, "true" if truth else PRIVATE)
+
+    def copy(self) -> FactSet:
+        """Return an independent copy."""
+        return FactSet(self.pages())
 
     def pages(self) -> dict[str, Pages]:
         """Return the true pages of every fact that has some."""

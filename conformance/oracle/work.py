@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hvabi.conformance.oracle.asked import PAGE, Asked
+from hvabi.conformance.oracle.checks import first_failing
 from hvabi.conformance.oracle.pages import inside
 from hvabi.conformance.oracle.walk import STATES, Names, value
 
@@ -78,6 +79,20 @@ class Working(Asked):
         return start, pages, None if word in (None, "none") else word, True
 
     def _work(self) -> None:
+        """Do all of the work. Raises `End` where it ends early."""
+        pages, facts = self.pages.copy(), self.facts.copy()
+        try:
+            self._do()
+        except End:
+            partial = self.call.outcomes.get("partial", ())
+            serving = [a for a in partial if a.guard.transports is None or self.transport.name in a.guard.transports]
+            if all(answer.cannot is not None for answer in serving):
+                # There is no way to say how far the host came, so it came nowhere.
+                self.pages, self.facts = pages, facts
+                self.done = self.part = 0
+            raise
+
+    def _do(self) -> None:
         convert = self.call.convert
         assert convert is not None  # the caller has looked
         elements = self._elements()
@@ -92,6 +107,10 @@ class Working(Asked):
                     if self._breaks(rule, names):
                         self.index = begin
                         raise End(rule.means or "invalid", rule)
+                bad = self._bad_page(start, start + pages, names) if to is not None or convert.facts else None
+                if bad is not None:
+                    self.index = begin
+                    raise End(bad[1].means or "invalid", bad[1])
                 if to is not None and pages and not self._present(start, pages, to):
                     self.index = begin
                     raise End("out-of-range")
@@ -134,6 +153,12 @@ class Working(Asked):
                 if size <= 0:
                     self._mark_part(item, names)
                     raise End("partial")
+            bad = self._bad_page(start + done_here, start + done_here + size, names)
+            if bad is not None:
+                size = self._whole_units(bad[0] - start) - done_here
+                if size <= 0:
+                    self._mark_part(item, names)
+                    raise End(bad[1].means or "invalid", bad[1])
             if asked_first and self.inject is not None and self.inject.fault == "vmm-error":
                 self._vmm_error(names)
             asked_first = False
@@ -141,6 +166,9 @@ class Working(Asked):
             done_here += size
             self.done += size
             self.part = done_here
+            if bad is not None:
+                self._mark_part(item, names)
+                raise End(bad[1].means or "invalid", bad[1])
             chunks += 1
             self._chunks = chunks
             whole = done_here == pages
@@ -158,6 +186,24 @@ class Working(Asked):
         if chunk is None or self.inject is None or self.inject.fault != "event-pending":
             return False
         return chunks >= int(self.inject.arguments["after"])
+
+    def _bad_page(self, low: int, high: int, names: Names) -> tuple[int, Rule] | None:
+        """Return the first page of [low, high) that breaks a rule about single pages, and the first such rule."""
+        kept, self.names = self.names, names
+        try:
+            found = [
+                (page, number, rule)
+                for number, rule in enumerate(self._rules("page"))
+                if (page := first_failing(rule, self, low, high)) is not None
+            ]
+        finally:
+            self.names = kept
+        first = min(found, key=lambda one: one[:2], default=None)
+        return None if first is None else (first[0], first[2])
+
+    def _whole_units(self, pages: int) -> int:
+        """Return the pages before a bad one that a host can say are done, from the start of the element."""
+        return pages if self.call.progress is None else self._rounded(pages)
 
     def _rounded(self, left: int) -> int:
         progress = self.call.progress

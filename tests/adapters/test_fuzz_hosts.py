@@ -49,13 +49,9 @@ _EVERYTHING = MemoryLayout(None)
 SERVED = [abi for abi in abi_ids() if not bundled(abi).draft]
 
 _FIRST_CALL = "an id that belongs to no call is answered by the first call of the ABI, by the rule that it has for it"
-_BY_PAGE = "rules of scope page are not judged yet: the host does the whole range at once"
 
 UNREACHABLE: dict[str, dict[str, str]] = {
     "cca-ipa-state": {
-        "CCA-RIPAS-08": _BY_PAGE,
-        "CCA-RIPAS-09": _BY_PAGE,
-        "CCA-RIPAS-10": _BY_PAGE,
         "CCA-RIPAS-30": _FIRST_CALL,
     },
     "ffa-mem-share": {"FFA-FRAG-01": _FIRST_CALL, "FFA-RECLAIM-01": _FIRST_CALL},
