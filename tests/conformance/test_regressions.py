@@ -53,6 +53,7 @@ ABIS = (
     "svsm-pvalidate",
     "tdx-map-gpa",
     "s390-uv-share",
+    "pef-uv-share",
 )
 
 RETOLD = [retold for story in stories() for retold in story.cases]
