@@ -13,9 +13,9 @@ from hvabi.abi.expr import Attr, Expr, Name
 from hvabi.abi.expr import names as names_of
 from hvabi.abi.registry import load
 from hvabi.abi.specification import SPEC_PROFILE
-from hvabi.conformance.generate.basis import Basis, Question, vary
+from hvabi.conformance.generate.basis import Basis, Question, host_rules, vary
 from hvabi.conformance.generate.judged import judge
-from hvabi.conformance.generate.rules import bases, host_rules
+from hvabi.conformance.generate.rules import bases
 from hvabi.conformance.generate.variants import basis_request
 from hvabi.conformance.oracle.walk import Names, Undefined, value
 
@@ -80,8 +80,18 @@ def _edges(basis: Basis, question: Question, rule: Rule) -> Iterator[tuple[str, 
     message = basis.abi.messages[basis.call.request]
     names = basis_request(basis, question)
     each = basis.call.each
+    yield from _room_edges(basis, question, rule)
     for expr in _operands(rule):
         match expr:
+            case Name(name) if name in message.fields and not basis.carries(name):
+                continue
+            case Attr(Name(name), part) if name in message.fields and basis.carries(name):
+                word = message.fields[name].word
+                old = question.fields[name]
+                if word is not None and isinstance(old, dict) and part in word.fields:
+                    for label, number in _numbers(rule, part, old[part], names, word.fields[part]):
+                        changed = vary(question, fields={name: {**old, part: number}})
+                        yield f"{name}-{part}-{label}".replace("_", "-"), changed
             case Name(name) if name in message.fields and not message.fields[name].is_list:
                 old = question.fields[name]
                 if isinstance(old, int):
@@ -93,6 +103,36 @@ def _edges(basis: Basis, question: Question, rule: Rule) -> Iterator[tuple[str, 
                 yield from _element_edges(question, rule, each, name, names, message.fields[each])
             case _:
                 pass
+
+
+def _room_edges(basis: Basis, question: Question, rule: Rule) -> Iterator[tuple[str, Question]]:
+    """Yield the last address in its page from which what is counted still fits, and the one behind it."""
+    if rule.check not in ("count-at-most", "at-most"):
+        return
+    fields = basis.abi.messages[basis.call.request].fields
+    todo, seen = set(names_of(rule.operands["limit"][0])), set()
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        if name in basis.call.define:
+            todo |= names_of(basis.call.define[name].expr) - seen
+    for name in sorted(seen & set(fields)):
+        if fields[name].unit != "byte" or not basis.carries(name):
+            continue
+        page = question.fields[name] >> 12 << 12
+        fitting = [at for at in range(page, page + 4096, 8) if _fits(basis, vary(question, fields={name: at}), rule)]
+        if fitting and fitting[-1] + 8 < page + 4096:
+            yield f"{name}-last-that-fits".replace("_", "-"), vary(question, fields={name: fitting[-1]})
+            yield f"{name}-first-too-far".replace("_", "-"), vary(question, fields={name: fitting[-1] + 8})
+
+
+def _fits(basis: Basis, question: Question, rule: Rule) -> bool:
+    names = basis_request(basis, question)
+    try:
+        limit = value(rule.operands["limit"][0], names)
+        return all(value(expr, names) <= limit for expr in rule.operands["of"])
+    except Undefined:
+        return False
 
 
 def _page_edges(
@@ -175,6 +215,7 @@ def _wanted(rule: Rule, name: str, old: int, names: Names, field: Field) -> Iter
                 mask = number("mask")
                 yield from ((f"without-bit-{bit}", old & ~(1 << bit)) for bit in range(field.bits) if mask >> bit & 1)
             case "known-value" if field.enum is not None:
+                yield from ((f"try-{n}", int(value(expr, names))) for n, expr in enumerate(rule.tries))
                 known = {item.value for item in field.enum.values.values()}
                 free = next((n for n in range(1 << field.bits) if n not in known), None)
                 if free is not None:
