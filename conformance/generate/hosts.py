@@ -75,12 +75,15 @@ def _special(basis: Basis, question: Question, to: str) -> Iterator[Case]:
     if judged is None or not judged.accepted:
         return
     # The same call twice, the second time from another virtual CPU: state belongs to the guest.
-    second = judge(basis, vary(judged.question, before=judged.answers[0].state))
+    first = judged.answers[0]
+    second = judge(basis, vary(judged.question, before=first.state, facts=first.facts))
     if second is not None:
+        rule = basis.call.rule(second.rule) if second.rule else None
         step = replace(basis.step(second.question, second.answers), vcpu=1)
         yield basis.case(
             judged.question, "done", f"twice-to-{to}", rules=[], kind="done",
             why="The call is made again on another virtual CPU.", expected=judged.answers[:1], more=(step,),
+            level=rule.level if rule is not None else "must",
         )  # fmt: skip
 
 

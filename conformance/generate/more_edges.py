@@ -63,7 +63,9 @@ def _case(basis: Basis, rule: Rule, name: str, changed: Question) -> Case | None
     if judged is None:
         return None
     decided = {answer.rule for answer in judged.answers}
-    if rule.id in decided:
+    # A rule of another value of a policy may ask for the same answer as one of the default: then that one is named.
+    twin = rule not in basis.call.rules and len(judged.answers) == 1 and bool(judged.answers[0].also)
+    if rule.id in decided or (twin and judged.rule is not None):
         return basis.case(
             judged.question, rule.id, f"edge-{name}", rules=[rule.id], kind="rule", level=rule.level,
             expected=judged.answers, why=f"Just breaks this rule: {rule.text}",
@@ -107,10 +109,11 @@ def _edges(basis: Basis, question: Question, rule: Rule) -> Iterator[tuple[str, 
 
 def _room_edges(basis: Basis, question: Question, rule: Rule) -> Iterator[tuple[str, Question]]:
     """Yield the last address in its page from which what is counted still fits, and the one behind it."""
-    if rule.check not in ("count-at-most", "at-most"):
+    if rule.check not in ("count-at-most", "at-most", "fits-buffer"):
         return
     fields = basis.abi.messages[basis.call.request].fields
-    todo, seen = set(names_of(rule.operands["limit"][0])), set()
+    buffer = rule.check == "fits-buffer"
+    todo, seen = set(names_of(rule.operands["length" if buffer else "limit"][0])), set()
     while todo:
         name = todo.pop()
         seen.add(name)
@@ -124,11 +127,24 @@ def _room_edges(basis: Basis, question: Question, rule: Rule) -> Iterator[tuple[
         if fitting and fitting[-1] + 8 < page + 4096:
             yield f"{name}-last-that-fits".replace("_", "-"), vary(question, fields={name: fitting[-1]})
             yield f"{name}-first-too-far".replace("_", "-"), vary(question, fields={name: fitting[-1] + 8})
+        if buffer:
+            continue
+        at_the_end = vary(question, fields={name: page + 4088})
+        limit = value(rule.operands["limit"][0], basis_request(basis, at_the_end))
+        match rule.operands["of"][0]:
+            case Attr(Name(word), part) if limit > 0 and isinstance(question.fields.get(word), dict):
+                for label, number in (("limit", limit), ("limit-plus-1", limit + 1)):
+                    changed = vary(at_the_end, fields={word: {**question.fields[word], part: number}})
+                    yield f"{name}-at-the-end-{label}".replace("_", "-"), changed
+            case _:
+                pass
 
 
 def _fits(basis: Basis, question: Question, rule: Rule) -> bool:
     names = basis_request(basis, question)
     try:
+        if rule.check == "fits-buffer":
+            return bool(value(rule.operands["length"][0], names) <= value(rule.operands["size"][0], names))
         limit = value(rule.operands["limit"][0], names)
         return all(value(expr, names) <= limit for expr in rule.operands["of"])
     except Undefined:
