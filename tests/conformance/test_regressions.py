@@ -52,6 +52,7 @@ ABIS = (
     "ghcb-msr-psc",
     "tdx-map-gpa",
     "s390-uv-share",
+    "pef-uv-share",
     "hyperv-host-visibility",
     "hyperv-query-visibility",
     "hyperv-accept-pages",
