@@ -84,7 +84,7 @@ class HostCall:
         known = teller.abi.messages[teller.call.response].fields if teller.call.response else {}
         response = given.get("response", {}) if end != "stop" else {}
         for name in response:
-            if name not in known:
+            if name.partition(".")[0] not in known:
                 place = (*pointer, "response", name)
                 raise StoryError(f"no response field {name}", place, code="story-unknown", hint=near(name, known))
         request.marks = [
