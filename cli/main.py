@@ -28,6 +28,7 @@ COMMANDS = {
     "coverage": "Which rules have cases, and which have none.",
     "smoke": "Test the kit: every planted bug must be caught.",
     "vectors": "Write the cases as JSON test vectors.",
+    "docs": "Write the manual: a static site, Markdown or reStructuredText.",
     "verify": "Check the specifications, codecs and bundled adapters.",
     "lint": "Check specification files.",
     "iut": "Serve the bundled adapters over the line protocol.",
