@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import CodecError, ExprError
 from hvabi.abi.scope import Fields, Scope, state_number
-from hvabi.abi.wire import WireSource, merge
+from hvabi.abi.wire import Wire, WireSource, laid_over, merge
 from hvabi.adapters.batch import Batch, plan
 from hvabi.adapters.checks import Context, element_enums, keeps
 from hvabi.adapters.errors import AdapterError
@@ -49,6 +49,7 @@ class Guest:
         scratch: first page and end page of the area where the guest may keep its structures.
         enabled: whether the call is offered.
         steps: whether the guest's local halves (accept, rescind) are yielded too.
+        call: name of the call, the one that converts by default; one that asks has requests and no conversation.
 
     """
 
@@ -61,18 +62,19 @@ class Guest:
         scratch: tuple[int, int] = (0x10, 0x20),
         enabled: bool = True,
         steps: bool = False,
+        call: str | None = None,
     ) -> None:
         self.spec = spec
         self.abi = spec.abi
         self.transport = spec.transport(transport)
-        call = self.abi.convert_call
-        if call is None or call.guest is None or call.response is None:
+        found = self.abi.calls[call] if call is not None else self.abi.convert_call
+        if found is None or found.guest is None or found.response is None:
             raise AdapterError(f"{self.abi.id} has no guest role", code="no-guest-role")
-        self.definition: Call = call
+        self.definition: Call = found
         self.config = spec.config(config)
         self.static = spec.names(self.transport, self.config)
-        self.request = spec.message(call.request, transport=self.transport.name, config=self.config)
-        self.response = spec.message(call.response, transport=self.transport.name, config=self.config)
+        self.request = spec.message(found.request, transport=self.transport.name, config=self.config)
+        self.response = spec.message(found.response, transport=self.transport.name, config=self.config)
         self.scratch = scratch
         self.enabled = enabled
         self.steps = steps
@@ -100,7 +102,9 @@ class Guest:
         """Whether the ABI has a way to ask for this conversion."""
         guest = self.definition.guest
         assert guest is not None  # looked at in the constructor
-        if not self.enabled or pages <= 0 or start_gpa % PAGE_SIZE or to.value not in guest.states:
+        if not self.enabled or pages <= 0 or start_gpa % PAGE_SIZE:
+            return False
+        if self.definition.query is None and to.value not in guest.states:
             return False
         scope = self.scope()
         size = pages * PAGE_SIZE
@@ -178,13 +182,14 @@ class _Conversation:
         first, left, stalls = batch.first, batch.pages, 0
         bound: int | None = None
         made = 0
+        left_behind: Wire | None = None
         while True:
             sent = _fields_of(value)
             if progress is not None and bound is None:
                 bound = guest.scope(sent, start=batch.first << PAGE_SHIFT, pages=batch.pages).int(progress.bound)
             if bound is not None and made >= bound:
                 raise Refused("no end within the bound")
-            wire = guest.request.encode(value)
+            wire = guest.request.encode(value) if left_behind is None else left_behind
             made += 1
             self.calls += 1
             reply = yield GuestCall(regs=wire.regs, mem=wire.mem)
@@ -214,7 +219,35 @@ class _Conversation:
             batch.before = done
             if progress.resume == "reissue" and batch.each is None:
                 first, left, batch.before = first + advanced, left - advanced, 0
-            value = batch.next_request(answer, progress, value)
+            if progress.resume == "reexecute":
+                left_behind = self.left_behind(wire, reply)
+                value = self.same_request(left_behind, sent)
+            else:
+                value = batch.next_request(answer, progress, value)
+
+    def left_behind(self, wire: Wire, reply: GuestReply) -> Wire:
+        """Return registers and blocks of a call as the host left them, for the instruction that is executed again."""
+        regs = {name: reply.regs.get(name, number) for name, number in wire.regs.items()}
+        return Wire(regs=regs, mem=tuple((at, laid_over(at, data, reply.mem)) for at, data in wire.mem))
+
+    def same_request(self, wire: Wire, sent: Fields) -> Any:
+        """Return the request as the host left it. Raises `Refused` where it has become another one."""
+        guest, convert = self.guest, self.guest.definition.convert
+        assert convert is not None  # a call that converts
+        try:
+            value = guest.request.decode(wire)
+            fields = _fields_of(value)
+            if convert.each is not None:
+                same = sent[convert.each] == fields[convert.each]
+            else:
+                before, now = guest.scope(sent), guest.scope(fields)
+                asked = [convert.start, convert.pages, *([convert.to.of] if convert.to is not None else [])]
+                same = all(before.int(expr) == now.int(expr) for expr in asked)
+        except (CodecError, ExprError) as error:
+            raise Refused(f"the request cannot be read any more: {error.message}") from error
+        if not same:
+            raise Refused("the host has made another request of this one")
+        return value
 
 
 class _Answer:

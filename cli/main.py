@@ -27,10 +27,12 @@ COMMANDS = {
     "conform": "Test an implementation, in any language, against the cases.",
     "coverage": "Which rules have cases, and which have none.",
     "smoke": "Test the kit: every planted bug must be caught.",
+    "live": "Test real kernels: Linux's own KVM as the implementation.",
     "vectors": "Write the cases as JSON test vectors.",
     "docs": "Write the manual: a static site, Markdown or reStructuredText.",
     "verify": "Check the specifications, codecs and bundled adapters.",
     "lint": "Check specification files.",
+    "layout-check": "Check the specifications against kernel headers.",
     "iut": "Serve the bundled adapters over the line protocol.",
     "generate": "Renew the generated tables of a checkout.",
 }
@@ -58,7 +60,7 @@ class Commands(click.Group):
         """Import the command."""
         if cmd_name not in COMMANDS:
             return None
-        found: click.Command = importlib.import_module(f"hvabi.cli.{cmd_name}").command
+        found: click.Command = importlib.import_module(f"hvabi.cli.{cmd_name.replace('-', '_')}").command
         return found
 
     def resolve_command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -48,28 +49,33 @@ class Session:
 
     def handle(self, line: str | None) -> str | None:
         """Return the answer to a line, or None for log text. `line` None stands for one that was too long."""
-        ident: Any = None
-        try:
-            command = None
-            if line is None:
-                raise ProtocolError(f"a line is longer than {frame.MAX_LINE} bytes")
-            command = frame.parse_line(line)
-            if command is None:
-                return None
-            found = command.get("id")
-            if isinstance(found, int) and not isinstance(found, bool):
-                ident = found
+        if line is None:
+            answer = _error(None, f"a line is longer than {frame.MAX_LINE} bytes")
+        else:
+            try:
+                command = frame.parse_line(line)
+            except ProtocolError as error:
+                answer = _error(None, str(error))
             else:
-                raise ProtocolError("`id` is a JSON number")
-            answer = self._command(command)
-        except Unsupported as error:
-            answer = {"unsupported": {"message": error.message}}
-        except (HvAbiError, ModelError) as error:
-            answer = {"error": {"message": str(error)}}
-        text = frame.format_line({"id": ident, **answer})
+                if command is None:
+                    return None
+                answer = self.answer(command)
+        text = frame.format_line(answer)
         if len(text) > frame.MAX_LINE:
-            text = frame.format_line({"id": ident, "error": {"message": "the answer does not fit a line"}})
+            text = frame.format_line(_error(answer["id"], "the answer does not fit a line"))
         return text
+
+    def answer(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer to a command, both as the JSON objects of their lines."""
+        ident = command.get("id")
+        if not isinstance(ident, int) or isinstance(ident, bool):
+            return _error(None, "`id` is a JSON number")
+        try:
+            return {"id": ident, **self._command(command)}
+        except Unsupported as error:
+            return {"id": ident, "unsupported": {"message": error.message}}
+        except (HvAbiError, ModelError) as error:
+            return _error(ident, str(error))
 
     def _command(self, command: Mapping[str, Any]) -> dict[str, Any]:
         name = frame.word(frame.argument(command, "cmd"), "cmd")
@@ -239,10 +245,10 @@ class Session:
     def _do_inject(self, command: Mapping[str, Any]) -> dict[str, Any]:
         host = self._require_host("inject")
         fault = frame.word(frame.argument(command, "fault"), "fault")
-        call = host.abi.convert_call
-        progress = call.progress if call else None
+        calls = host.abi.served_calls
+        progresses = [call.progress for call in calls if call.progress is not None]
         if fault == "vmm-error":
-            if call is None or call.vmm is None:
+            if all(call.vmm is None for call in calls):
                 raise Unsupported(f"{host.abi.id} has no VMM behind it")
             errno = frame.number(frame.argument(command, "errno"), "errno")
             if not errno:
@@ -250,14 +256,14 @@ class Session:
             inject = Injection(vmm_errno=errno)
         elif fault == "stop-after":
             pages = frame.number(frame.argument(command, "pages"), "pages")
-            if progress is None:
+            if not progresses:
                 raise Unsupported(f"{host.abi.id} has no partial progress")
             inject = Injection(stop_after=pages)
         elif fault == "event-pending":
             after = frame.number(frame.argument(command, "after"), "after")
             if after < 1:
                 raise ProtocolError("after is 1 or more")
-            if progress is None or progress.chunk is None:
+            if all(progress.chunk is None for progress in progresses):
                 raise Unsupported(f"{host.abi.id} does not look for events")
             inject = Injection(event_after=after)
         elif fault == "memory-flip":
@@ -304,6 +310,10 @@ class Session:
         if isinstance(shown, GuestStep):
             return {"yield": {"step": shown.step, "ranges": frame.hex_pages(shown.ranges, self._to.value)}}
         return {"yield": {"regs": frame.hex_regs(shown.regs), "mem": frame.hex_mem(shown.mem)}}
+
+
+def _error(ident: int | None, message: str) -> dict[str, Any]:
+    return {"id": ident, "error": {"message": message}}
 
 
 def _result(value: HostAnswer | GuestResult) -> dict[str, Any]:
@@ -363,13 +373,14 @@ def _state(value: Any) -> PageState:
         raise ProtocolError(f"{frame.shown(value)} is no page state") from None
 
 
-def _states(spec: Spec) -> set[PageState]:
+@lru_cache(maxsize=64)
+def _states(spec: Spec) -> frozenset[PageState]:
     """Return the states that the ABI can show."""
     call = spec.abi.convert_call
     if call is None or call.convert is None or call.convert.to is None:
-        return set(PageState)
+        return frozenset(PageState)
     words = {word for word in (*call.convert.to.states.values(), call.convert.to.otherwise) if word}
-    return {PageState(word) for word in words} | {PageState.PRIVATE}
+    return frozenset({PageState(word) for word in words} | {PageState.PRIVATE})
 
 
 def serve(source: BinaryIO, sink: BinaryIO, *, exits: bool = False, local_steps: bool = False) -> int:

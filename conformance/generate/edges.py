@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.expr import names as names_of
-from hvabi.adapters.registry import guest_class
+from hvabi.abi.model import PairPlace, RegisterPlace
 from hvabi.backend import PageState
 from hvabi.conformance.case import Inject
 from hvabi.conformance.generate.basis import PLACE, Basis, Question, around, as_fields, vary
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hvabi.abi.calls import Rule
+    from hvabi.abi.model import Place
     from hvabi.conformance.case import Case
     from hvabi.conformance.generate.rules import RuleCases
 
@@ -56,12 +57,6 @@ def _case(basis: Basis, judged: Judged, group: str, name: str, why: str) -> Case
         expected=judged.answers,
         level=rule.level if rule else "must",
     )
-
-
-def _plain(basis: Basis, pages: int = 1) -> Question | None:
-    states = basis.states()
-    granule = basis.granule()
-    return basis.question(PLACE, -(-pages // granule) * granule, states[0]) if states else None
 
 
 def _high_bits(basis: Basis) -> Iterator[Case]:
@@ -110,12 +105,12 @@ def _flipped(basis: Basis, question: Question) -> Iterator[tuple[str, Question]]
 
 def _at_the_limit(basis: Basis) -> Iterator[Case]:
     """Yield ranges whose last byte is the first that a limit forbids, so that the page before is still allowed."""
-    question = _plain(basis)
-    convert = basis.call.convert
-    if question is None or convert is None:
+    question = basis.usual()
+    meaning = basis.call.meaning
+    if question is None or meaning is None:
         return
     fields = basis.abi.messages[basis.call.request].fields
-    lengths = [name for name in names_of(convert.pages) if name in fields and fields[name].unit == "byte"]
+    lengths = [name for name in names_of(meaning.pages) if name in fields and fields[name].unit == "byte"]
     for rule in basis.call.rules:
         if rule.binds != "host" or rule.check != "below" or rule.scope != "call" or len(lengths) != 1:
             continue
@@ -134,7 +129,7 @@ def _at_the_limit(basis: Basis) -> Iterator[Case]:
 
 def _wrapping(basis: Basis) -> Iterator[Case]:
     """Yield lengths with which the end of the range wraps to a small number, where other rules may be broken too."""
-    question = _plain(basis)
+    question = basis.usual()
     if question is None:
         return
     fields = basis.abi.messages[basis.call.request].fields
@@ -162,7 +157,9 @@ def _high_addresses(basis: Basis) -> Iterator[Case]:
             judged = judge(basis, Question(fields=fields, before=around(HIGH_PAGE, granule, to), call=basis.call.name))
             if judged is not None and judged.accepted:
                 yield _case(basis, judged, "done", f"above-4g-to-{to}", "The pages lie above 4 GiB.")
-    guest = guest_class(basis.spec.id)(basis.spec, transport=basis.transport, scratch=HIGH_SCRATCH)
+    if not basis.states() or basis.call.guest is None:
+        return
+    guest = basis.guest(scratch=HIGH_SCRATCH)
     for to in basis.states():
         if not guest.can_name(PLACE << 12, granule, PageState(to)):
             continue
@@ -182,11 +179,34 @@ def _outputs(basis: Basis) -> list[str]:
     sent, answered = transport.placements[basis.call.request].place, transport.placements[basis.call.response].place
     fields = basis.abi.messages[basis.call.request].fields
     written = {str(_where(places)) for places in answered.values() if places}
+    read = _read(basis)
     return [
         name
         for name, places in sent.items()
         if places and str(_where(places)) in written and not fields[name].is_list and fields[name].const is None
+        and not (isinstance(places[0], RegisterPlace) and name in read)
+    ]  # fmt: skip
+
+
+def _read(basis: Basis) -> set[str]:
+    """Return names that the rules of a host, and what the call means, look at, through definitions."""
+    exprs = [
+        expr
+        for rule in basis.call.rules
+        if rule.binds == "host"
+        for expr in (*(e for operand in rule.operands.values() for e in operand), rule.when)
     ]
+    convert = basis.call.convert
+    if convert is not None:
+        exprs += [convert.start, convert.pages, convert.to.of if convert.to is not None else None]
+    todo = {name for expr in exprs if expr is not None for name in names_of(expr)}
+    seen: set[str] = set()
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        if name in basis.call.define:
+            todo |= names_of(basis.call.define[name].expr) - seen
+    return seen
 
 
 def _where(places: Any) -> Any:
@@ -196,8 +216,9 @@ def _where(places: Any) -> Any:
 def _stale(basis: Basis, rules: RuleCases) -> Iterator[Case]:
     """Yield calls whose output fields hold something before: a host must write every one that it answers in."""
     outputs = _outputs(basis)
-    question = _plain(basis, 3)
-    if not outputs or question is None:
+    registers = _output_registers(basis)
+    question = basis.usual(3)
+    if not (outputs or registers) or question is None:
         return
     rows: list[tuple[str, Question]] = [("done", question)]
     rows += [(rule, found[0][2].question) for rule, found in rules.found.items() if found]
@@ -205,7 +226,8 @@ def _stale(basis: Basis, rules: RuleCases) -> Iterator[Case]:
         rows.append(("partial", vary(question, inject=Inject(fault="stop-after", arguments={"pages": 1}))))
     if basis.call.vmm is not None:
         rows.append(("refused", vary(question, inject=Inject(fault="vmm-error", arguments={"errno": 22}))))
-    shared = basis.question(PLACE, basis.granule(), "shared") if "shared" in basis.states() else None
+    converts = basis.call.convert is not None
+    shared = basis.question(PLACE, basis.granule(), "shared") if converts and "shared" in basis.states() else None
     if shared is not None:
         rows.append(("limit", vary(shared, setup=replace(shared.setup, max_ranges=0), before=())))
     for label, row in rows:
@@ -216,6 +238,40 @@ def _stale(basis: Basis, rules: RuleCases) -> Iterator[Case]:
             if judged is not None:
                 place = f"{label}.{name}".lower().replace("_", "-").replace(".", "-")
                 yield _case(basis, judged, "stale", place, "An output field holds something before the call.")
+        for register, bits in registers.items():
+            stale = _STALE | 3 if bits > 8 else (1 << bits) - 1
+            judged = judge(basis, vary(row, regs={**row.regs, register: stale}))
+            if judged is not None:
+                place = f"{label}.{register}".lower().replace("_", "-").replace(".", "-")
+                yield _case(basis, judged, "stale", place, "An output register holds something before the call.")
+
+
+def _output_registers(basis: Basis) -> dict[str, int]:
+    """Return registers of the CPU that only the answer uses, with the bits of the field that lies there."""
+    transport = basis.abi.transports[basis.transport]
+    if transport.isa in ("ioctl", "kvm-run"):
+        return {}
+    if basis.call.response is None or basis.call.response not in transport.placements:
+        return {}
+    sent, answered = transport.placements[basis.call.request], transport.placements[basis.call.response]
+    used = {*sent.fixed, *(one for places in sent.place.values() for place in places for one in _registers(place))}
+    fields = basis.abi.messages[basis.call.response].fields
+    return {
+        register: fields[name].bits
+        for name, places in answered.place.items()
+        for register in (_registers(places[0]) if places else ())
+        if register not in used
+    }
+
+
+def _registers(place: Place) -> tuple[str, ...]:
+    match place:
+        case RegisterPlace(register=register):
+            return (register,)
+        case PairPlace(high=high, low=low):
+            return high, low
+        case _:
+            return ()
 
 
 def _guards(basis: Basis, rules: RuleCases) -> Iterator[Case]:
@@ -271,9 +327,9 @@ def _inside_element(basis: Basis) -> Iterator[Case]:
 
 def _limit_on_the_way(basis: Basis) -> Iterator[Case]:
     """Yield a list whose first element fits the bound on ranges and whose last does not."""
-    each = basis.call.convert.each if basis.call.convert else None
+    each = basis.call.each
     question = basis.question(PLACE, 3, "shared") if "shared" in basis.states() else None
-    if each is None or question is None:
+    if each is None or question is None or basis.call.convert is None:
         return
     items = question.fields[each]
     if len(items) < 2:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import HvAbiError
 from hvabi.abi.scope import Fields, Scope
+from hvabi.abi.wire import laid_over
 from hvabi.conformance.generate.basis import Basis, Question, as_fields, basis_of, vary
 from hvabi.conformance.oracle.answers import Request, same
 from hvabi.conformance.oracle.walk import Undefined
 
 if TYPE_CHECKING:
+    from hvabi.abi.calls import Call
     from hvabi.conformance.case import Case, Expected, Memory
 
 MOST_BYTES = 1 << 16
@@ -59,12 +61,7 @@ class _Zeroes:
     def read(self, block: str, address: int, size: int) -> bytes | None:
         if size > MOST_BYTES or address < 0:
             raise HvAbiError("too long to generate", code="too-long")
-        out = bytearray(size)
-        for start, data in self._mem:
-            first, last = max(start, address), min(start + len(data), address + size)
-            if first < last:
-                out[first - address : last - address] = data[first - start : last - start]
-        return bytes(out)
+        return laid_over(address, bytes(size), self._mem)
 
 
 def normal(basis: Basis, question: Question) -> Question | None:
@@ -91,10 +88,38 @@ def read_fields(basis: Basis, question: Question, regs: dict[str, int], mem: Mem
         return None
 
 
+def _is_another_call(basis: Basis, question: Question) -> bool:
+    """Whether a request is one of another call of the ABI, by its constants and fixed registers."""
+    regs, mem = basis.wire(question)
+    placements = basis.abi.transports[basis.transport].placements
+    for call in basis.abi.calls.values():
+        if call.request not in placements:
+            continue
+        if call.name == basis.call.name:
+            if _selects(basis, question, call, regs, mem):
+                return False
+        elif _selects(basis, question, call, regs, mem):
+            return True
+    return False
+
+
+def _selects(basis: Basis, question: Question, call: Call, regs: dict[str, int], mem: Memory) -> bool:
+    codec = basis.spec.message(call.request, transport=basis.transport, config=question.setup.config)
+    fields, scope = codec.reader(_Zeroes(regs, mem))
+    try:
+        fixed = codec.placer.placement.fixed.items()
+        constants = {name: item.const for name, item in codec.message.fields.items() if item.const is not None}
+        return all(regs.get(register, 0) == scope.int(expr) for register, expr in fixed) and all(
+            fields[name] == scope.int(expr) for name, expr in constants.items()
+        )
+    except HvAbiError:
+        return False
+
+
 def judge(basis: Basis, question: Question) -> Judged | None:
     """Return what the oracle says, None where the question cannot be sent or has no answer that is laid down."""
     sent = normal(basis, question)
-    if sent is None:
+    if sent is None or _is_another_call(basis, sent):
         return None
     try:
         answers = basis.answers(sent)
@@ -120,7 +145,7 @@ def judge(basis: Basis, question: Question) -> Judged | None:
 
 def right_under(case: Case, profile: str) -> bool:
     """Whether the oracle gives the same answers to a host case under a profile; true for guest cases."""
-    basis = basis_of(case.abi, case.revision, case.transport, profile)
+    basis = basis_of(case.abi, case.revision, case.transport, profile, case.call)
     state, facts = case.before, case.facts
     for step in case.steps:
         question = Question(
@@ -131,7 +156,14 @@ def right_under(case: Case, profile: str) -> bool:
             return False
         oracle = basis.oracle(case.setup)
         answers = oracle.answers(
-            fields, cpl=step.cpl, inject=step.inject, before=state, facts=facts, mem=step.mem, regs=step.regs
+            fields,
+            call=case.call,
+            cpl=step.cpl,
+            inject=step.inject,
+            before=state,
+            facts=facts,
+            mem=step.mem,
+            regs=step.regs,
         )
         agreeing = [one for one in step.expected if any(same(one, other) for other in answers)]
         if not agreeing:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from hvabi.abi.calls import Progress
+    from hvabi.abi.wire import Wire
     from hvabi.adapters.guest import _Answer
     from hvabi.adapters.values import GuestStep
 
@@ -100,6 +101,12 @@ class _IgnoresAnswers(LyingConversation):
         self.believe(batch.first, batch.pages)
 
 
+class _ExecutesAnew(LyingConversation):
+    def left_behind(self, wire: Wire, reply: GuestReply) -> Wire:
+        """Take the call as it was first made."""
+        return wire
+
+
 class _AcceptsTail(LyingConversation):
     """Accepts only what the last request named."""
 
@@ -133,7 +140,7 @@ class _FullBatchesOnly(LyingConversation):
     def batches(self, first: int) -> Iterator[Batch]:
         """Make the call only once the list is full."""
         for attempt, batch in enumerate(plan(self.guest, first, self.pages, self.to)):
-            if len(batch.element_pages) < _most_elements(self.guest, batch.first, self.to, attempt):
+            if len(batch.element_pages) < _most_elements(self.guest, batch.each or "", batch.first, self.to, attempt):
                 self.believe(batch.first, batch.pages)
                 continue
             yield batch
@@ -258,6 +265,14 @@ def _with_batches(name: str, batch_class: type[Batch]) -> type[Guest]:
     return _guest(Conversation)
 
 
+def granule_of(guest: Guest) -> int:
+    """Return the least pages that one conversion has."""
+    definition = guest.definition.guest
+    if definition is None or definition.granule is None:
+        return 1
+    return max(guest.scope().int(definition.granule) // PAGE_SIZE, 1)
+
+
 # -- what is asked ----------------------------------------------------------------------------------------------------
 
 
@@ -273,6 +288,17 @@ class CallsWhereSwitchedOff(Guest):
             self.enabled = kept
 
 
+class RoundsToGranule(Guest):
+    """Widens a range to whole granules."""
+
+    def convert(self, start_gpa: int, pages: int, to: PageState) -> GuestConversation:
+        """Widen."""
+        unit = granule_of(self)
+        first = start_gpa // PAGE_SIZE // unit * unit
+        last = -(-(start_gpa // PAGE_SIZE + pages) // unit) * unit if pages else first
+        return super().convert(first * PAGE_SIZE, last - first, to)
+
+
 class RoundsUnaligned(Guest):
     """Rounds an unaligned address down to its page."""
 
@@ -286,7 +312,7 @@ class CallsForNothing(Guest):
 
     def convert(self, start_gpa: int, pages: int, to: PageState) -> GuestConversation:
         """Ask for a page where there is none."""
-        return super().convert(start_gpa, pages or 1, to)
+        return super().convert(start_gpa, pages or granule_of(self), to)
 
 
 BelievesAll = _guest(_BelievesAll)
@@ -294,6 +320,7 @@ SaysDone = _guest(_SaysDone)
 ForgetsProgress = _guest(_ForgetsProgress)
 IgnoresAnswers = _guest(_IgnoresAnswers)
 AcceptsTail = _guest(_AcceptsTail)
+ExecutesAnew = _guest(_ExecutesAnew)
 ForgetsLastBatch = _guest(_ForgetsLastBatch)
 FullBatchesOnly = _guest(_FullBatchesOnly)
 OtherState = _guest(_OtherState)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from hvabi.abi.expr import Attr, Int, Name, Truth, names, paths
+from hvabi.abi.scope import Scope, static_names
 from hvabi.conformance.liars import guests, model
 from hvabi.conformance.liars.exprs import either, moved_names, rewrite, scaled
 from hvabi.conformance.liars.liar import Planted
@@ -30,8 +31,11 @@ class GuestLies:
     def __init__(self, abi: Abi, transport: str) -> None:
         self.abi = abi
         self.transport: Transport = abi.transports[transport]
-        self.call: Call = model.convert_call(abi)
+        self.call: Call = model.the_call(abi)
         self.request: Message = abi.messages[self.call.request]
+        granule = self.call.guest.granule if self.call.guest is not None else None
+        known = static_names(abi, self.transport, {key.name: key.default for key in abi.config.values()})
+        self.unit = max(Scope(known).int(granule) // 4096, 1) if granule is not None else 1
 
     def all(self) -> Iterator[Made]:
         """Yield every liar."""
@@ -57,6 +61,9 @@ class GuestLies:
             "none",
         )
         yield _engine("request", "unaligned", guests.RoundsUnaligned, "It rounds an unaligned address down.", "none")
+        if guest.granule is not None and self.unit > 1:
+            what = "It widens a range to whole granules."
+            yield _engine("request", "granule", guests.RoundsToGranule, what, "none")
         yield _engine("request", "nothing", guests.CallsForNothing, "It takes an empty range for one page.", "none")
         if guest.max_elements is not None:
             yield _engine(
@@ -79,11 +86,11 @@ class GuestLies:
             )
         for path, expr in guest.request.items():
             if "start" in names(expr):
-                wrong = moved_names(expr, ("start",), 4096)
+                wrong = moved_names(expr, ("start",), 4096 * self.unit)
                 yield self._sent(f"{path}-one-page-on", f"Its {path} is one page too far.", path, wrong)
         for path, expr in guest.element.items():
             if "start" in names(expr):
-                element = {**guest.element, path: moved_names(expr, ("start",), 4096)}
+                element = {**guest.element, path: moved_names(expr, ("start",), 4096 * self.unit)}
                 yield Made(
                     kind="request",
                     name=f"element-{path}-one-page-on",
@@ -190,6 +197,9 @@ class GuestLies:
                         f"It goes on one {unit} too {word}.",
                         partial(_with_next, changed=changed),
                     )
+        if progress.resume == "reexecute":
+            what = "It makes the call anew instead of executing it again."
+            yield _engine("progress", "executes-anew", guests.ExecutesAnew, what, "again")
         if progress.resume == "same-buffer":
             yield _engine(
                 "progress", "resumes-one-late", guests.OneElementLate, "It goes on one element too late.", "progress"
@@ -234,7 +244,7 @@ def _engine(kind: str, name: str, bug: type[Guest], what: str, *hints: str, equi
 
 
 def _with_guest(abi: Abi, **changes: object) -> Abi:
-    call = model.convert_call(abi)
+    call = model.the_call(abi)
     assert call.guest is not None  # the caller has looked
     return model.with_call(abi, replace(call, guest=replace(call.guest, **changes)))  # type: ignore[arg-type]  # fields of Guest
 
@@ -265,7 +275,7 @@ def _off(progress: Progress, sign: int, answered: set[str]) -> dict[str, Expr] |
 
 def _without_checks_of_progress(abi: Abi) -> Abi:
     """Return the ABI without all that would stop a guest that follows any progress."""
-    call = model.convert_call(abi)
+    call = model.the_call(abi)
     progress = call.progress
     assert progress is not None  # the caller has looked
     rules = tuple(rule for rule in call.rules if rule.on != "response" or not _about_progress(rule, progress))
@@ -275,7 +285,7 @@ def _without_checks_of_progress(abi: Abi) -> Abi:
 
 def _without_check(abi: Abi, rule_id: str) -> Abi:
     """Return the ABI without a rule, and with an outcome `done` that does not show what the rule is about."""
-    call = model.convert_call(abi)
+    call = model.the_call(abi)
     rule = call.rule(rule_id)
     assert rule is not None  # the caller took the id from this ABI
     looked = _looked_at(rule)

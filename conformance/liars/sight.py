@@ -7,12 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from hvabi.abi.expr import Attr, Binary, Int, Name, names
+from hvabi.abi.scope import enum_names
 from hvabi.conformance.liars import model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from hvabi.abi.calls import Answer, Call, Rule
+    from hvabi.abi.calls import Answer, Call, Direction, Rule
     from hvabi.abi.expr import Expr
     from hvabi.abi.model import Field, Message, Transport
     from hvabi.abi.specification import Abi
@@ -44,7 +45,7 @@ class Sight:
     def __init__(self, abi: Abi, transport: str) -> None:
         self.abi = abi
         self.transport: Transport = abi.transports[transport]
-        self.call: Call = model.convert_call(abi)
+        self.call: Call = model.the_call(abi)
         self.request: Message = abi.messages[self.call.request]
         self.response: Message | None = abi.messages[self.call.response] if self.call.response else None
         self.rules = [rule for rule in self.call.rules if self._judged(rule)]
@@ -78,7 +79,7 @@ class Sight:
 
     def shown(self) -> set[str]:
         """Return the statuses that a host of this ABI can be made to answer."""
-        found = {"done", "limit"}
+        found = {"done"} if self.call.query is not None else {"done", "limit"}
         progress, vmm, convert = self.call.progress, self.call.vmm, self.call.convert
         if progress is not None:
             found.add("partial")
@@ -86,15 +87,30 @@ class Sight:
             for row in vmm.errno:
                 if row.guard.serves(self.transport.name):
                     found |= {row.outcome} if row.outcome else set()
-        if self.call.absent and self.call.absent[0].value != "allow":
+        if convert is not None and self.call.absent and self.call.absent[0].value != "allow":
             found.add("out-of-range")
         if convert is not None and convert.to is not None and not convert.to.has_otherwise:
             bits = self.width(convert.to.of)
-            if bits is None or len(convert.to.states) < 1 << bits:
+            if (bits is None or len(convert.to.states) < 1 << bits) and not self._direction_is_judged(convert.to):
                 found.add("invalid")
-        if "limit" not in self.call.outcomes:
+        if convert is not None and "limit" not in self.call.outcomes:
             found.add("failed")
         return found
+
+    def _direction_is_judged(self, to: Direction) -> bool:
+        """Whether a rule lets only directions pass that the specification knows."""
+        numbers = enum_names(self.abi)
+        for rule in self.rules:
+            if rule.check != "known-value" or rule.when is not None or to.of not in rule.operands["of"]:
+                continue
+            field = self.request.fields.get(to.of.name) if isinstance(to.of, Name) else None
+            if "values" in rule.operands:
+                known = {numbers.get(expr.name) if isinstance(expr, Name) else None for expr in rule.operands["values"]}
+            else:
+                known = {item.value for item in field.enum.values.values()} if field and field.enum else {None}
+            if known <= set(to.states):
+                return True
+        return False
 
     def width(self, expr: Expr) -> int | None:
         """Return the bits of the one field that an expression is, or of what it masks, None where it is neither."""
@@ -151,11 +167,12 @@ class Sight:
             exprs += rule.answer.fields.values() if rule.answer is not None else []
             if rule.check == "selected" and "of" not in rule.operands:
                 exprs += [Name(name) for name, field in self.request.fields.items() if field.const is not None]
-        convert = self.call.convert
-        assert convert is not None  # it is the call that converts
-        exprs += [expr for expr in (convert.start, convert.pages, convert.first, convert.count) if expr is not None]
-        exprs += [convert.to.of] if convert.to is not None else []
-        exprs += [Name(convert.each)] if convert.each is not None else []
+        meaning, convert = self.call.meaning, self.call.convert
+        if meaning is not None:
+            exprs += [expr for expr in (meaning.start, meaning.pages, meaning.first, meaning.count) if expr is not None]
+            exprs += [Name(meaning.each)] if meaning.each is not None else []
+        exprs += [convert.to.of] if convert is not None and convert.to is not None else []
+        exprs += self.call.query.answer_each.values() if self.call.query is not None else []
         for answers in self.call.outcomes.values():
             exprs += [expr for answer in answers for expr in answer.fields.values()]
         for block in self.transport.placements[self.call.request].blocks.values():
