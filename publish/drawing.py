@@ -128,7 +128,7 @@ def bits_text(hi: int, lo: int) -> str:
 def word_strips(spans: Sequence[Span], bits: int, grid: Grid, *, label: str = "") -> list[Strip]:
     """Return the lanes of a word, the highest bits first. The `at` and `size` of the spans do not count."""
     boxes = [(span.lo + span.bits - 1, span.lo, span) for span in spans if span.lo < bits]
-    if len(boxes) == 1 and boxes[0][0] + 1 >= bits:
+    if len(boxes) == 1 and boxes[0][0] + 1 >= bits and boxes[0][1] == 0:
         span = boxes[0][2]
         whole = Box(start=0, bits=bits, name=span.name, kind=span.kind, left=str(bits - 1), right="0",
                     title=span.title, href=span.href)  # fmt: skip
