@@ -15,8 +15,9 @@ from hvabi.conformance.case import Case, Expected, HostStep, Inject, Level, Memo
 from hvabi.conformance.oracle import Oracle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from hvabi.abi.calls import Rule
     from hvabi.abi.codec import MessageCodec
     from hvabi.adapters.guest import Guest
 
@@ -68,6 +69,16 @@ class Basis:
         if key not in self._codecs:
             self._codecs[key] = self.spec.message(self.call.request, transport=self.transport, config=setup.config)
         return self._codecs[key]
+
+    @property
+    def single_pages(self) -> bool:
+        """Whether requests are lists with one page in each element: a long list then takes long, and shows no more."""
+        guest = self.call.guest
+        return self.call.each is not None and guest is not None and guest.element_pages in ((), (1,))
+
+    def carries(self, name: str) -> bool:
+        """Whether a field of the request has a place on this transport."""
+        return bool(self.abi.transports[self.transport].placements[self.call.request].place.get(name))
 
     def states(self) -> list[str]:
         """Return the states that can be asked for; for a question, those that it can find."""
@@ -225,6 +236,16 @@ class Basis:
             profile=None if self.abi.profile == "spec" else self.abi.profile,
             features=("inject",) if uses_faults else (),
         )
+
+
+def host_rules(basis: Basis) -> Iterator[Rule]:
+    """Yield the rules that bind the host on this transport, in order."""
+    for rule in basis.call.rules:
+        if rule.binds != "host" or rule.on != "request" or not rule.guard.serves(basis.transport):
+            continue
+        if rule.level == "observed" and basis.abi.profile == "spec":
+            continue
+        yield rule
 
 
 class _Empty:

@@ -95,7 +95,7 @@ def _flipped(basis: Basis, question: Question) -> Iterator[tuple[str, Question]]
     # A host that works in pieces would do millions of them.
     slow = names_of(convert.pages) if convert is not None and progress is not None and progress.chunk else set()
     for name, field in basis.abi.messages[basis.call.request].fields.items():
-        if field.is_list or field.word is not None or name in outputs:
+        if field.is_list or field.word is not None or name in outputs or not basis.carries(name):
             continue
         for bit in _BITS:
             if bit < field.bits and not (name in slow and bit > _BITS[0]):

@@ -135,14 +135,20 @@ def _not_made(basis: Basis) -> Iterator[Case]:
             yield _case(basis, "none", name, script, rules=[], why=why, setup=setup)
 
 
+def _sees_partial(basis: Basis) -> bool:
+    """Whether a guest is shown that the host stopped on the way, and not just made to execute the call again."""
+    answers = [a for a in basis.call.outcomes.get("partial", ()) if a.guard.serves(basis.transport)]
+    return basis.call.progress is not None and not (answers and answers[0].end == "replay")
+
+
 def _partial(basis: Basis) -> Iterator[Case]:
     progress = basis.call.progress
-    if progress is None:
+    if progress is None or not _sees_partial(basis):
         return
     granule = basis.granule()
     start, pages = PLACE + 510 // granule * granule, 6 * granule
     for to in basis.states():
-        if basis.request(start, pages, to) is None:
+        if not _can_be_done(basis, start, pages, to):
             continue
         asked = GuestScript(gpa=start << 12, pages=pages, to=to)
         for stop in (1, 3, 5):
@@ -246,7 +252,7 @@ def _refused(basis: Basis) -> Iterator[Case]:
                             must_not_believe=((start, start + pages),)),
                 rules=[], why=f"The host refuses with its answer for `{status}`: nothing is converted.",
             )  # fmt: skip
-        if basis.call.progress is not None:
+        if _sees_partial(basis) and _can_be_done(basis, start, pages, to):
             turn = GuestTurn(inject=Inject(fault="stop-after", arguments={"pages": granule}))
             last = GuestTurn(kind="say", say=_outcome_words(basis, "failed") or _outcome_words(basis, "invalid"))
             if last.say:
@@ -303,7 +309,8 @@ def _lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, *tuple[GuestTurn, ...
 
     of = to_text(rule.operands["of"][0]) if "of" in rule.operands else ""
     field = of.removeprefix("response.")
-    if field not in fields and "of" in rule.operands:
+    parts = {f"{name}.{part}" for name, item in fields.items() if item.word is not None for part in item.word.fields}
+    if field not in {*fields, *parts} and "of" in rule.operands:
         # An expression over one field of the answer, such as the low half of it: change that field.
         looked_at = {path.removeprefix("response.") for path in paths(rule.operands["of"][0])} & set(fields)
         field = looked_at.pop() if len(looked_at) == 1 else field
@@ -313,14 +320,14 @@ def _lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, *tuple[GuestTurn, ...
             yield "above", turn(field, f"({text('high')}) + 4096")
         case "below" if field in fields:
             yield "at-limit", turn(field, text("limit"))
-        case "at-most" if field in fields:
+        case "at-most" if field in {*fields, *parts}:
             yield "above", turn(field, f"({text('limit')}) + 1")
         case "at-most":
             # The answer is on the other side of the comparison: a field that must not be too small.
             # There must have been progress before, so that there is something to fall behind.
             name = text("limit").removeprefix("response.")
-            if name in fields and partial:
-                yield "backwards", GuestTurn(inject=stopped), turn(name, f"({of}) - 1")
+            if name in {*fields, *parts} and _sees_partial(basis):
+                yield "backwards", GuestTurn(inject=stopped), turn(name, f"max(({of}) - 1, 0)")
         case "equals" if field in fields:
             yield "other", turn(field, f"({text('to')}) + 1")
         case "known-value" if field in fields:

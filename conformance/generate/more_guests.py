@@ -127,6 +127,8 @@ def _rewritten(basis: Basis) -> Iterator[Case]:
     if each is None or progress is None or not places or not isinstance(places[0], BlockPlace):
         return
     place = places[0]
+    if placement.blocks[place.block].registers:
+        return
     for to in basis.states():
         question = basis.question(PLACE + 1, 4, to)
         if question is None or len(question.fields[each]) < 4:

@@ -85,7 +85,7 @@ def field_variants(basis: Basis, question: Question, rule: Rule) -> Iterator[Var
         if name not in fields:
             continue
         field = message.fields[name]
-        if field.is_list:
+        if field.is_list or not basis.carries(name):
             continue
         for label, number in _numbers(field, question.fields[name], interesting):
             yield f"{_dashed(name)}-{label}", vary(question, fields={name: number})
