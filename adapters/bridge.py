@@ -78,8 +78,8 @@ class Bridge:
         near_config, far_config: configuration keys that differ from their defaults.
         max_ranges: bound of the far host.
 
-    Raises `AdapterError` ``no-guest-role`` where the far ABI has no guest, ``no-convert`` where the near one converts
-    nothing.
+    Raises `AdapterError` ``no-guest-role`` where the far ABI has no guest, ``no-convert`` where one of them makes no page
+    private or shared.
 
     """
 
@@ -95,8 +95,10 @@ class Bridge:
         max_ranges: int | None = None,
     ) -> None:
         near, far = (load(spec) if isinstance(spec, str) else spec for spec in (near, far))
-        if near.abi.convert_call is None:
-            raise AdapterError(f"{near.id} converts nothing", code="no-convert")
+        for spec in (near, far):
+            call = spec.abi.convert_call
+            if call is None or call.convert is None or call.convert.to is None:
+                raise AdapterError(f"{spec.id} makes no page private or shared", code="no-convert")
         backend = Backend(facts=far.abi.facts, max_ranges=max_ranges)
         self.far = Far(
             guest=guest_class(far.id)(far, transport=far_transport, config=far_config, scratch=SCRATCH),

@@ -24,11 +24,17 @@ if TYPE_CHECKING:
 
 def _speaks(abi: str) -> bool:
     call = bundled(abi).convert_call
-    return not bundled(abi).draft and call is not None and call.guest is not None and call.convert is not None
+    if bundled(abi).draft or call is None or call.guest is None or call.convert is None:
+        return False
+    # Others change facts about pages only, or are the guest's own half of what another call has done.
+    return call.convert.to is not None and abi != "hyperv-accept-pages"
 
 
 ABIS = [abi for abi in abi_ids() if _speaks(abi)]
-PAIRS = [(near, far) for near in ABIS for far in ABIS]
+# One page at a time, or in elements of one size: these never ask for a granule that is larger than theirs.
+BY_PAGE = {"ghcb-msr-psc", "ghcb-psc", "hyperv-host-visibility", "s390-uv-share", "pkvm-mem-share"}
+LARGE = {"pef-uv-share"}
+PAIRS = [(near, far) for near in ABIS for far in ABIS if not (near in BY_PAGE and far in LARGE)]
 FIRST = 0x4000  # pages: behind every scratch area, aligned to any granule
 ROOM = 0x400
 
@@ -92,12 +98,16 @@ class Failing:
         self.answer_of = host.answer
         self.pages = pages
         self.calls = 0
+        self.again = False  # the same call once more, after a host that had it executed again
 
     def answer(self, regs: Any, *, inject: Injection | None = None, **more: Any) -> HostAnswer:
-        self.calls += 1
-        if self.calls == 2:
+        self.calls += not self.again
+        if self.calls == 2 and not self.again:
             return HostAnswer(end="stop", reason="gone")
-        return self.answer_of(regs, inject=Injection(stop_after=self.pages) if self.calls == 1 else inject, **more)
+        first = self.calls == 1 and not self.again
+        answer = self.answer_of(regs, inject=Injection(stop_after=self.pages) if first else inject, **more)
+        self.again = answer.end == "replay"
+        return answer
 
 
 @pytest.mark.parametrize(("near", "far"), PAIRS, ids=lambda abi: abi)
