@@ -78,8 +78,8 @@ class Bridge:
         near_config, far_config: configuration keys that differ from their defaults.
         max_ranges: bound of the far host.
 
-    Raises `AdapterError` ``no-guest-role`` where the far ABI has no guest, ``no-convert`` where one of them makes no page
-    private or shared.
+    Raises `AdapterError` ``no-guest-role`` where the far ABI has no guest, ``no-convert`` where one of them makes no
+    page private or shared.
 
     """
 
