@@ -16,22 +16,25 @@ End = Literal["return", "replay", "fault", "stop"]
 Level = Literal["must", "should", "may", "unspecified", "observed"]
 Scope = Literal["call", "element", "page"]
 
-TAXONOMY = (
-    "done",
-    "partial",
-    "retry",
-    "invalid",
-    "misaligned",
-    "out-of-range",
-    "already",
-    "limit",
-    "denied",
-    "busy",
-    "unsupported",
-    "failed",
-)
-"""The common statuses, as `hvabi.backend` spells them; the specification language has its own copy of the words
-because the two layers do not know each other. A test holds them equal."""
+STATUS_DOCS = {
+    "done": "All pages are in the wanted state.",
+    "partial": "A first part is done; the caller goes on behind it.",
+    "retry": "Nothing is wrong with the request; the caller asks again.",
+    "invalid": "The request makes no sense: empty, wrapping, an unknown value.",
+    "misaligned": "An address or a length is not a multiple of the granule.",
+    "out-of-range": "Pages lie outside the guest's memory or outside its address width.",
+    "already": "The pages are in that state already, where that is an answer of its own.",
+    "limit": "A bound of the host is reached: ranges, bytes, entries. Nothing was changed.",
+    "denied": "The caller may not do this, or not to these pages.",
+    "busy": "Someone else holds the pages just now.",
+    "unsupported": "The host does not offer the call, or has not switched it on.",
+    "failed": "The host tried and failed for a reason of its own.",
+}
+"""The common statuses, as `hvabi.backend` spells them, and what they mean; the specification language has its own copy
+of the words because the two layers do not know each other. A test holds them equal."""
+
+TAXONOMY = tuple(STATUS_DOCS)
+"""The names of the common statuses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hvabi.abi.expr import to_text
+from hvabi.abi.expr_readable import readable as to_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
