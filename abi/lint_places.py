@@ -77,6 +77,11 @@ def known_register(transport: Transport, name: str) -> bool:
     return re.fullmatch(_REGISTERS[transport.isa], name) is not None
 
 
+def is_register(name: str) -> bool:
+    """Whether any ISA has a register of this name."""
+    return any(re.fullmatch(pattern, name) is not None for pattern in _REGISTERS.values())
+
+
 def check_output(context: Context, name: str, transports: list[Transport], message: str, where: Pointer) -> None:
     """Check a member of ``may-change``: a register, a block, or BLOCK.FIELD on one of the transports."""
     block_name, _, inner = name.partition(".")
