@@ -108,6 +108,7 @@ class Contents:
 class Convert:
     """Which pages a request names: start in bytes, pages of 4 KiB; for lists once per element.
 
+    `stands_for` says of a call that changes facts only which facts each state of a guest's conversion stands for.
     `contents` has what is said of the bytes of a page by the state or fact that it gets.
     """
 
@@ -119,6 +120,7 @@ class Convert:
     count: Expr | None = None
     hint: Expr | None = None
     facts: Mapping[str, Expr] = field(default_factory=dict)
+    stands_for: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     contents: Mapping[str, Contents] = field(default_factory=dict)
     pointer: Pointer = ()
 
@@ -198,6 +200,7 @@ class Guest:
     element_pages: tuple[int, ...] = ()
     max_elements: Expr | None = None
     max_pages: Expr | None = None
+    smaller_when: Expr | None = None
     granule: Expr | None = None
     within: tuple[Expr, Expr] | None = None
     scratch: Mapping[str, Expr] = field(default_factory=dict)
@@ -227,7 +230,11 @@ class Define:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call of an ABI: request and response, rules in order, meaning, progress and answers."""
+    """One call of an ABI: request and response, rules in order, meaning, progress and answers.
+
+    `every_answer` and `every_may_change` are in every answer already that writes a field; they stand here for those
+    who show the call.
+    """
 
     name: str
     doc: str
@@ -237,6 +244,8 @@ class Call:
     define: Mapping[str, Define]
     rules: tuple[Rule, ...]
     outcomes: Mapping[str, tuple[Answer, ...]]
+    every_answer: Mapping[str, Expr] = field(default_factory=dict)
+    every_may_change: tuple[str, ...] = ()
     convert: Convert | None = None
     query: Query | None = None
     progress: Progress | None = None

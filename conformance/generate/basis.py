@@ -125,6 +125,12 @@ class Basis:
         guest = self.guest()
         return next(plan(guest, PLACE, pages, PageState(self.states()[0]))).pages
 
+    def most_elements(self) -> int:
+        """Return the most elements that a guest puts into one request, 1 where the call has no list."""
+        fields = self.request(PLACE + 1, 20000, self.states()[0])
+        each = self.call.each
+        return len(fields[each]) if fields is not None and each is not None else 1
+
     def question(self, start: int = PLACE, pages: int = 1, to: str = "shared") -> Question | None:
         """Return a right request amid pages of the other state, or None where the ABI cannot ask for it.
 
@@ -133,13 +139,31 @@ class Basis:
         fields = self.request(start, pages, to)
         if fields is None:
             return None
-        before = around(start, pages, to)
         if self.call.query is not None:
             end = start + pages
-            before = ((start, end, to),)
+            before: Ranges = ((start, end, to),)
             if to == "private":
                 before = ((start - NEIGHBOURS, start, "shared"), (end, end + NEIGHBOURS, "shared"))
-        return Question(fields=fields, before=before, call=self.call.name)
+            return Question(fields=fields, before=before, call=self.call.name)
+        return Question(fields=fields, **self.laid(start, pages, to), call=self.call.name)
+
+    def laid(self, start: int, pages: int, to: str) -> dict[str, Any]:
+        """Return `before` and `facts` in which a conversion of [start, start + pages) changes every page.
+
+        Where a call changes facts only, the pages have the other facts and the states say nothing.
+        """
+        wanted = self.stands_for(to)
+        if not wanted:
+            return {"before": around(start, pages, to)}
+        facts = {}
+        for name, value in wanted.items():
+            edges = ((start - NEIGHBOURS, start - 1), (start + pages + 1, start + pages + NEIGHBOURS))
+            facts[name] = edges if value else ((start - NEIGHBOURS, start + pages + NEIGHBOURS),)
+        return {"facts": facts}
+
+    def stands_for(self, to: str) -> Mapping[str, bool]:
+        """Return the facts that a state stands for, none where the call changes states."""
+        return self.call.convert.stands_for.get(to, {}) if self.call.convert else {}
 
     def usual(self, pages: int = 1) -> Question | None:
         """Return a right request about that many pages, rounded up, in the first state that can be asked for."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hvabi.abi.calls import Rule
-    from hvabi.conformance.case import Level
+    from hvabi.conformance.case import Level, Pages
 
 _SPANS = (
     ("one-page", PLACE, 1),
@@ -57,16 +57,16 @@ def _spans(basis: Basis, to: str) -> Iterator[tuple[str, int, int]]:
     guest = basis.call.guest
     if guest is not None and guest.max_elements is not None and to == basis.states()[0]:
         # One more element than a request holds: the last, short batch must not be forgotten.
-        most = min(_most_elements(basis), 600)
+        most = min(basis.most_elements(), 600)
         yield "one-element-more-than-fits", PLACE + 1, most + 1
 
 
-def _most_elements(basis: Basis) -> int:
-    fields = basis.request(PLACE + 1, 20000, basis.states()[0])
-    each = basis.call.each
-    if fields is None or each is None:
-        return 1
-    return len(fields[each])
+def facts_before(basis: Basis, script: GuestScript) -> dict[str, Pages]:
+    """Return facts under which the host can do what a guest asks; none where the call changes states."""
+    if not script.pages or not basis.stands_for(script.to):
+        return {}
+    facts: dict[str, Pages] = basis.laid(script.gpa >> 12, script.pages, script.to)["facts"]
+    return facts
 
 
 def _case(
@@ -92,6 +92,7 @@ def _case(
         kind="guest",
         setup=setup or Setup(scratch=SCRATCH),
         script=script,
+        facts=facts_before(basis, script),
         profile=None if basis.abi.profile == "spec" else basis.abi.profile,
     )
 

@@ -252,7 +252,8 @@ def _merge(base: Any, one: Any, other: Any) -> Any:
             part = _merge(base.get(key), one.get(key), other.get(key))
             if part is _CLASH:
                 return _CLASH
-            out[key] = part
+            if part is not None:
+                out[key] = part
         return out
     if isinstance(base, tuple) and len(base) == len(one) == len(other):
         parts = [_merge(a, b, c) for a, b, c in zip(base, one, other, strict=True)]

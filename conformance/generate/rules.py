@@ -23,7 +23,8 @@ MOST_ALONE = 12
 MOST_KEPT = 6
 """Most cases that keep one rule just at its limit, per transport."""
 _SHAPES = ((PLACE, 1, "shared"), (PLACE, 3, "private"), (PLACE, 512, "shared"))
-_EDGES = ("limit", "low", "high", "wrap", "unit", "aligned", "half", "wanted", "size")
+_SMALL_THEN_LARGE = (PLACE + 511, 513, "private")
+_EDGES = ("limit", "low", "high", "wrap", "unit", "aligned", "half", "wanted", "size", "fact")
 
 
 def _changed(question: Question, changed: Question) -> tuple[str, ...]:
@@ -44,7 +45,10 @@ def bases(basis: Basis) -> list[Question]:
     """Return right requests of several shapes."""
     granule = basis.granule()
     found = []
-    for start, pages, to in _SHAPES:
+    guest = basis.call.guest
+    sizes = guest.element_pages if guest is not None else ()
+    # Where elements have several sizes, a large one that is not the first.
+    for start, pages, to in (*_SHAPES, *((_SMALL_THEN_LARGE,) if len(sizes) > 1 else ())):
         if pages > 3 and basis.single_pages:
             continue
         question = basis.question(start, -(-pages // granule) * granule, to)

@@ -54,6 +54,10 @@ class AnswerLies(Sight):
         """Say that the host may choose what it answers in a field, but not 0 where it must not be 0; else None."""
         if {path, path.partition(".")[0]} & {*answer.may_change} or (path in answer.nonzero and other != Int(0)):
             return f"the specification lets the host choose {path} here"
+        placement = self.transport.placements[self.call.response or ""]
+        for place in placement.place.get(path.partition(".")[0], ())[:1]:
+            if getattr(place, "block", None) in placement.may_change:
+                return f"what lies where {path} does is not compared on this transport"
         return None
 
     def _enum(self, path: str) -> Enum | None:

@@ -169,6 +169,14 @@ class GuestLies:
     def progress(self) -> Iterator[Made]:
         """Yield guests that go on wrongly."""
         progress = self.call.progress
+        if self.call.guest is not None and self.call.guest.smaller_when is not None:
+            yield Made(
+                kind="progress",
+                name="never-smaller",
+                what="It gives up where the host wants smaller pieces.",
+                planted=Planted(spec=partial(_with_guest, smaller_when=None)),
+                hints=("smaller",),
+            )
         if progress is None:
             return
         yield self._other(

@@ -50,6 +50,7 @@ ABIS = (
     "kvm-exit-hypercall",
     "ghcb-psc",
     "ghcb-msr-psc",
+    "svsm-pvalidate",
     "tdx-map-gpa",
     "s390-uv-share",
     "pef-uv-share",
