@@ -33,7 +33,7 @@ def test_lint_looks_at_its_names(tmp_path: Path) -> None:
     good = (spec_root() / "vmware" / "vmware.yaml").read_text()
     path = tmp_path / "vmware.yaml"
     for old, new, wanted in (
-        ("r10:", "r99:", "unknown-register"),
+        ("r10:", "frob:", "unknown-register"),
         ("source: linux, text", "source: linus, text", "unknown-source"),
         ("ghcb-psc,", "ghcb-pcs,", "platform-unknown-abi"),
         ("title: VMware", "titel: VMware", "schema-unknown-key"),
