@@ -34,9 +34,9 @@ def check_platform(data: dict[str, Any], report: Report) -> None:
                 report.error((key, number, "source"), "unknown-source", f"there is no source `{item['source']}`", hint)
     for number, item in enumerate(data.get("leaves", ())):
         for register in item["registers"]:
-            if not is_register(register):
-                where = ("leaves", number, "registers")
-                report.error(where, "unknown-register", f"no ISA has a register `{register}`", key=register)
+            if not is_register(item["isa"], register):
+                message = f"{item['isa']} has no register `{register}`"
+                report.error(("leaves", number, "registers"), "unknown-register", message, key=register)
     for name in data["sources"]:
         if name not in cited:
             report.warning(("sources",), "source-unused", f"source `{name}` is cited nowhere", key=name)

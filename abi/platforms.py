@@ -21,6 +21,7 @@ class Leaf:
     """A call of a platform's own that is no conversion, told by the values of registers."""
 
     name: str
+    isa: str
     instruction: str
     registers: Mapping[str, int]
     source: str
