@@ -200,10 +200,10 @@ def _vmm(builder: Builder, data: Data, pointer: Pointer) -> Vmm:
             )
         )
     return Vmm(
-        abi=data["abi"],
+        abi=data.get("abi"),
         call=data.get("call"),
         merge=builder.optional(data, "merge", pointer),
-        request=builder.exprs(data["request"], (*pointer, "request")),
+        request=builder.exprs(data.get("request", {}), (*pointer, "request")),
         errno=tuple(rows),
         pointer=pointer,
     )

@@ -152,9 +152,12 @@ class ErrnoAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vmm:
-    """What a host that is split in two asks of its user space for every piece."""
+    """What a host that is split in two asks of its user space for every piece.
 
-    abi: str
+    `abi` is None where how it asks is no message of an ABI here: then only its refusals are known.
+    """
+
+    abi: str | None
     request: Mapping[str, Expr]
     errno: tuple[ErrnoAnswer, ...]
     call: str | None = None

@@ -15,7 +15,7 @@ from hvabi.abi.expr import Name
 from hvabi.abi.model import RegisterPlace
 from hvabi.abi.scope import Fields, Scope
 from hvabi.abi.specification import SPEC_PROFILE
-from hvabi.adapters.checks import Context, element_enums, first_bad, keeps
+from hvabi.adapters.checks import Context, element_enums, first_bad, keeps, pages_of
 from hvabi.adapters.errors import AdapterError
 from hvabi.adapters.values import HostAnswer, Injection, VmmReply, VmmRequest
 from hvabi.adapters.work import Stopped, Work
@@ -270,7 +270,17 @@ class _HostCall:
         if rule.answer is None:
             raise AdapterError(f"{rule.id} binds the host and has no answer", code="no-answer", rule=rule.id)
         status = Status(rule.means) if rule.means else Status.INVALID
+        if rule.check == "fact" and rule.answer.end == "replay" and not self.mend(rule, scope):
+            return self.finish(Status.LIMIT, scope, work)
         return self.encode(rule.answer, scope, status=status, rule=rule.id, work=work)
+
+    def mend(self, rule: Rule, scope: Scope) -> bool:
+        """Make the fact true to the rule on its pages, so that the call goes on when it comes again."""
+        span = pages_of(rule, scope)
+        if span is None:
+            return False
+        wanted = scope.true(rule.operands["is"][0])
+        return self.host.backend.set_fact(rule.words["name"], *span, wanted).status is Status.DONE
 
     def finish(self, status: Status, scope: Scope, work: Work | None = None) -> HostAnswer:
         """Answer with the ABI's outcome for a status; one that it cannot show becomes failed, then invalid."""

@@ -127,7 +127,8 @@ class HostCase:
         if inject is not None:
             errno = inject.arguments.get("errno")
             # Where the VMM's part is shown, the runner is the VMM and refuses by itself.
-            if inject.fault == "vmm-error" and "exits" in self.features and isinstance(errno, int):
+            shown = "exits" in self.features and shows_exits(self.case)
+            if inject.fault == "vmm-error" and shown and isinstance(errno, int):
                 self._errno = errno
             if self._errno is None or "inject" in self.features:
                 self.client.inject(inject)
@@ -200,4 +201,10 @@ class HostCase:
         return min(max(found or 0, LEAST_REPLAYS), MOST_REPLAYS)
 
 
-__all__ = ["HostCase"]
+def shows_exits(case: Case) -> bool:
+    """Whether a host of the case's ABI asks its VMM by a message that the runner can answer."""
+    call = load(case.abi, revision=case.revision).abi.convert_call
+    return call is not None and call.vmm is not None and call.vmm.abi is not None
+
+
+__all__ = ["HostCase", "shows_exits"]

@@ -62,7 +62,7 @@ def _case(basis: Basis, rule: Rule, name: str, changed: Question) -> Case | None
     judged = judge(basis, changed)
     if judged is None:
         return None
-    decided = {answer.rule for answer in judged.answers}
+    decided = judged.decided
     if rule.id in decided:
         return basis.case(
             judged.question, rule.id, f"edge-{name}", rules=[rule.id], kind="rule", level=rule.level,

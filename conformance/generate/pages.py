@@ -143,7 +143,7 @@ def _case(basis: Basis, rule: Rule, name: str, question: Question, other: Rule |
     judged = judge(basis, question)
     if judged is None:
         return
-    decided = {answer.rule for answer in judged.answers}
+    decided = judged.decided
     rules = [one for one in (rule, other) if one is not None]
     if not decided & {one.id for one in rules} and not judged.accepted:
         return
