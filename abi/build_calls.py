@@ -8,6 +8,7 @@ from hvabi.abi.calls import (
     Alternative,
     Answer,
     Call,
+    Contents,
     Convert,
     Define,
     Direction,
@@ -147,6 +148,12 @@ def _convert(builder: Builder, data: Data, pointer: Pointer) -> Convert:
         count=builder.optional(data, "count", pointer),
         hint=builder.optional(data, "hint", pointer),
         facts=builder.exprs(data.get("facts"), (*pointer, "facts")),
+        contents={
+            name: Contents(
+                kind=item["is"], source=item["source"], doc=item["doc"], pointer=(*pointer, "contents", name)
+            )
+            for name, item in data.get("contents", {}).items()
+        },
         pointer=pointer,
     )
 

@@ -89,8 +89,24 @@ class Direction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What becomes of the bytes of a page: ``kept``, ``zeroed``, ``lost`` (nothing is promised), or ``separate``.
+
+    ``separate``: either state has memory of its own; the bytes stay where they are and are seen again later.
+    """
+
+    kind: Literal["kept", "zeroed", "lost", "separate"]
+    source: str
+    doc: str
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Convert:
-    """Which pages a request names: start in bytes, pages of 4 KiB; for lists once per element."""
+    """Which pages a request names: start in bytes, pages of 4 KiB; for lists once per element.
+
+    `contents` has what is said of the bytes of a page by the state or fact that it gets.
+    """
 
     start: Expr
     pages: Expr
@@ -100,6 +116,7 @@ class Convert:
     count: Expr | None = None
     hint: Expr | None = None
     facts: Mapping[str, Expr] = field(default_factory=dict)
+    contents: Mapping[str, Contents] = field(default_factory=dict)
     pointer: Pointer = ()
 
 

@@ -21,6 +21,7 @@ IDS: Mapping[str, str] = {
     "define-cycle": "Names in `define:` depend on each other in a circle.",
     "define-shadows": "A name in `define:` hides a field, a constant or a config key, or is a word of the language.",
     "unknown-fact": "A fact that is named does not exist.",
+    "contents-state": "What becomes of a page is said for a state or fact that the call never gives.",
     "outcome-missing": "A call that converts does not say what the host answers for a member of the taxonomy.",
     "outcome-gap": "No alternative of an outcome or errno holds in some revision, transport and policy.",
     "outcome-unreachable": "An alternative can never be taken: an earlier one always holds.",
@@ -104,6 +105,12 @@ class CallChecks(CallScopes):
                 where = (*convert.pointer, "facts")
                 hint = near(name, self.context.abi.facts)
                 self.report.error(where, "unknown-fact", f"there is no fact `{name}`", hint, key=name)
+        given = {*convert.to.states.values(), convert.to.otherwise} if convert.to is not None else set()
+        for name in convert.contents:
+            if name not in {*given, *convert.facts}:
+                hint = near(name, [*convert.facts, *(state for state in given if state)])
+                message = f"the call makes no page `{name}`"
+                self.report.error((*convert.pointer, "contents"), "contents-state", message, hint, key=name)
 
     def _check_outcomes(self) -> None:
         call = self.call

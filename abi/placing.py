@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hvabi.abi._compile import IntegerNode, build_integer, layout_node, parse_integer, parse_list
+from hvabi.abi._compile import layout_node
 from hvabi.abi.errors import CodecError
 from hvabi.abi.model import BlockPlace, PairPlace, RegisterPlace
 from hvabi.abi.values import number_of, opener
@@ -107,7 +107,7 @@ class Placer:
         raw = self._read(place.block, offset, size, scope, source, field.name)
         if raw is None:
             return None
-        return parse_integer(raw, size, self.blocks[place.block].endian) >> lo & ((1 << bits) - 1)
+        return int.from_bytes(raw, self.blocks[place.block].endian) >> lo & ((1 << bits) - 1)
 
     def span(self, field: Field, place: BlockPlace, scope: Scope) -> tuple[int, int, int, int]:
         """Return byte offset in the block, bytes, lowest bit and bits of a field."""
@@ -166,8 +166,10 @@ class Placer:
         raw = self._read(place.block, offset, (count - 1) * stride + size, scope, source, field.name)
         if raw is None:
             return ()
-        node = layout_node(field.items) if field.items else IntegerNode(size, block.endian, signed=field.signed)
-        return parse_list(raw, node, count, stride)
+        pieces = [raw[start : start + size] for start in range(0, count * stride, stride)]
+        if field.items is not None:
+            return tuple(map(layout_node(field.items).from_bytes, pieces))
+        return tuple([int.from_bytes(piece, block.endian, signed=field.signed) for piece in pieces])
 
     def _check_list(self, field: Field, count: int, stride: int, size: int) -> None:
         if stride < size or count * stride > MAX_LIST_BYTES:
@@ -213,7 +215,7 @@ class Placer:
                 raise CodecError(
                     "wrong-type", "part of a word cannot be written alone", message_name=self.label, path=name
                 )
-            raw = build_integer(number & ((1 << bits) - 1), size, block.endian)
+            raw = (number & ((1 << bits) - 1)).to_bytes(size, block.endian)
             self.write(block, offset, raw, scope, sink)
 
     def write(self, block: Block, offset: int, raw: bytes, scope: Scope, sink: Sink) -> None:
