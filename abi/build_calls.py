@@ -165,6 +165,8 @@ def _query(builder: Builder, data: Data, pointer: Pointer) -> Query:
         each=data.get("each"),
         first=builder.optional(data, "first", pointer),
         count=builder.optional(data, "count", pointer),
+        answer_each=builder.exprs(data.get("answer-each"), (*pointer, "answer-each")),
+        pack=data.get("pack", 1),
         pointer=pointer,
     )
 
@@ -231,7 +233,7 @@ def _guest(builder: Builder, data: Data, pointer: Pointer) -> Guest:
         )
         if within
         else None,
-        states=tuple(data["states"]),
+        states=tuple(data.get("states", ())),
         scratch=builder.exprs(data.get("scratch"), (*pointer, "scratch")),
         steps_before=dict(data.get("steps", {}).get("before", {})),
         steps_after=dict(data.get("steps", {}).get("after", {})),

@@ -122,13 +122,19 @@ class Convert:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """Which pages a request asks about."""
+    """Which pages a request asks about, and the lists of the response that have one answer for each.
+
+    Values of `answer_each` are worked out for every element of `each`, without it for every page. With `pack` above 1
+    they are single bits, that many in one element of the list, the first the lowest.
+    """
 
     start: Expr
     pages: Expr
     each: str | None = None
     first: Expr | None = None
     count: Expr | None = None
+    answer_each: Mapping[str, Expr] = field(default_factory=dict)
+    pack: int = 1
     pointer: Pointer = ()
 
 
@@ -240,6 +246,16 @@ class Call:
     prevalidate: tuple[Alternative, ...] = ()
     guard: Guard = ALWAYS
     pointer: Pointer = ()
+
+    @property
+    def meaning(self) -> Convert | Query | None:
+        """Which pages the call is about: those that it converts, or asks about."""
+        return self.convert or self.query
+
+    @property
+    def each(self) -> str | None:
+        """The list field whose elements are converted or asked about, or None."""
+        return self.meaning.each if self.meaning is not None else None
 
     def rule(self, rule_id: str) -> Rule | None:
         """Return the rule with this id, or None."""

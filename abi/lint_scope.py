@@ -63,7 +63,8 @@ WHERE = {
     "scratch_pages": "in guest",
     "attempt": "in guest",
     "response": "where there is a response",
-    "state_of": "in outcomes of a query",
+    "state_of": "in answers of a query",
+    "run_pages": "in answers of a query about one range, and of each element",
     "request": "in calls",
 }
 """Where the names of run time are known."""

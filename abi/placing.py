@@ -265,7 +265,13 @@ class Placer:
                 found=number,
             )
 
-    def _store_list(self, field: Field, place: Place, given: Any, scope: Scope, sink: Sink) -> None:
+    def store_part(self, name: str, first: int, given: Any, scope: Scope, sink: Sink) -> None:
+        """Write elements of a list, the first of them at index `first`; the others are not touched."""
+        place = self.place_of(name)
+        if place is not None:
+            self._store_list(self.message.fields[name], place, given, scope, sink, first=first)
+
+    def _store_list(self, field: Field, place: Place, given: Any, scope: Scope, sink: Sink, *, first: int = 0) -> None:
         if not isinstance(place, BlockPlace):
             raise CodecError("wrong-type", "a list lies in a block", message_name=self.label, path=field.name)
         if not isinstance(given, (list, tuple)):
@@ -274,13 +280,13 @@ class Placer:
             return
         size = field.bits // 8
         stride = scope.int(place.stride) if place.stride is not None else size
-        self._check_list(field, len(given), stride, size)
+        self._check_list(field, first + len(given), stride, size)
         block = self.blocks[place.block]
         out = bytearray((len(given) - 1) * stride + size)
         for number, item in enumerate(given):
             path = f"{field.name}[{number}]"
             out[number * stride : number * stride + size] = self.element_bytes(field, item, block, path)
-        self.write(block, scope.int(place.at), bytes(out), scope, sink)
+        self.write(block, scope.int(place.at) + first * stride, bytes(out), scope, sink)
 
     def element_bytes(self, field: Field, item: Any, block: Block, path: str) -> bytes:
         """Return one element of a list as its bytes."""
