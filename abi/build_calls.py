@@ -188,6 +188,7 @@ def _progress(builder: Builder, data: Data, pointer: Pointer) -> Progress:
         mark_part=builder.exprs(data.get("mark-part"), (*pointer, "mark-part")),
         chunk=builder.optional(data, "chunk", pointer),
         stalls=data.get("stalls", 0),
+        anywhere=data.get("stops") == "anywhere",
         bound=builder.expr(data["bound"], (*pointer, "bound")),
         doc=data.get("doc", ""),
         pointer=pointer,

@@ -159,6 +159,7 @@ class Progress:
     mark: Mapping[str, Expr] = field(default_factory=dict)
     mark_part: Mapping[str, Expr] = field(default_factory=dict)
     chunk: Expr | None = None
+    anywhere: bool = False
     pointer: Pointer = ()
 
 
@@ -251,6 +252,11 @@ class Call:
     def meaning(self) -> Convert | Query | None:
         """Which pages the call is about: those that it converts, or asks about."""
         return self.convert or self.query
+
+    @property
+    def judged(self) -> bool:
+        """Whether a rule says what requests a host refuses."""
+        return any(rule.binds == "host" for rule in self.rules)
 
     @property
     def each(self) -> str | None:

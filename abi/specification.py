@@ -143,9 +143,13 @@ class Abi:
 
     @property
     def served_calls(self) -> tuple[Call, ...]:
-        """The call that converts pages, where there is one, and then those that ask about pages."""
+        """The call that converts pages, where there is one, then those that ask about pages or have rules for a host.
+
+        What is left are calls that a host answers as it likes.
+        """
         first = (self.convert_call,) if self.convert_call is not None else ()
-        return (*first, *(call for call in self.calls.values() if call.query is not None))
+        others = [call for call in self.calls.values() if call.convert is None]
+        return (*first, *(call for call in others if call.query is not None or call.judged))
 
     def policies_of(self, profile: str) -> dict[str, str]:
         """Return the value of every policy under a profile. Raise `UsageError` for an unknown profile."""

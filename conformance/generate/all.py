@@ -13,7 +13,7 @@ from hvabi.conformance.generate.hosts import done_cases, fault_cases, progress_c
 from hvabi.conformance.generate.more_edges import edge_cases as more_edge_cases
 from hvabi.conformance.generate.more_guests import more_guest_cases
 from hvabi.conformance.generate.pages import page_cases
-from hvabi.conformance.generate.questions import asked_cases
+from hvabi.conformance.generate.questions import asked_cases, told_cases
 from hvabi.conformance.generate.rules import RuleCases
 
 if TYPE_CHECKING:
@@ -74,7 +74,10 @@ def _in_order(abi: str, revision: str, transport: str, role: str | None, profile
 
 def _of_call(basis: Basis, role: str | None) -> Iterator[Case]:
     if role in (None, "host") and any(basis.call.outcomes.values()):
-        yield from done_cases(basis) if basis.call.convert is not None else asked_cases(basis)
+        if basis.call.meaning is None:
+            yield from told_cases(basis)
+        else:
+            yield from done_cases(basis) if basis.call.convert is not None else asked_cases(basis)
         rules = RuleCases(basis)
         yield from rules.cases()
         yield from edge_cases(basis, rules)

@@ -89,6 +89,12 @@ class Basis:
             return None
         return as_fields(self.first_request(guest, start, pages, to))
 
+    def plain_request(self) -> dict[str, Any]:
+        """Return the fields of a request about no pages: everything that has no value of its own is 0."""
+        fields = self.abi.messages[self.call.request].fields.values()
+        free = {field.name: 0 for field in fields if field.const is None and field.default is None}
+        return as_fields(self.codec(Setup()).complete(dict.fromkeys(free, 0)))
+
     def guest(self, *, config: Mapping[str, int] | None = None, scratch: tuple[int, int] = SCRATCH) -> Guest:
         """Return a guest that makes this call. Only where the call has a guest's side."""
         make = guest_class(self.spec.id)
@@ -111,9 +117,11 @@ class Basis:
 
         A question is asked about pages that are in state `to`, amid pages of the other state.
         """
-        fields = self.request(start, pages, to)
+        fields = self.request(start, pages, to) if self.call.meaning is not None else self.plain_request()
         if fields is None:
             return None
+        if self.call.meaning is None:
+            return Question(fields=fields, call=self.call.name)
         before = around(start, pages, to)
         if self.call.query is not None:
             end = start + pages

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hvabi.abi.calls import Rule
-    from hvabi.conformance.case import Level
+    from hvabi.conformance.case import Level, Ranges
 
 _SPANS = (
     ("one-page", PLACE, 1),
@@ -68,6 +68,12 @@ def _most_elements(basis: Basis) -> int:
     return len(fields[each])
 
 
+def converted(script: GuestScript) -> Ranges:
+    """Return a state in which the pages of a script are not yet what they are to become."""
+    first = script.gpa >> 12
+    return ((first, first + script.pages, "shared"),) if script.to == "private" and script.pages else ()
+
+
 def _case(
     basis: Basis,
     group: str,
@@ -90,6 +96,7 @@ def _case(
         why=why,
         kind="guest",
         setup=setup or Setup(scratch=SCRATCH),
+        before=converted(script),
         script=script,
         profile=None if basis.abi.profile == "spec" else basis.abi.profile,
     )
@@ -189,8 +196,11 @@ def _refused(basis: Basis) -> Iterator[Case]:
                             must_not_believe=((start, start + pages),)),
                 rules=[], why=f"The host refuses with its answer for `{status}`: nothing is converted.",
             )  # fmt: skip
-        if basis.call.progress is not None:
-            turn = GuestTurn(inject=Inject(fault="stop-after", arguments={"pages": granule}))
+        one_call_each = basis.reach() <= granule
+        if basis.call.progress is not None or one_call_each:
+            # Where a call names no more than that, the first is done as a whole.
+            stop = Inject(fault="stop-after", arguments={"pages": granule})
+            turn = GuestTurn(inject=None if one_call_each else stop)
             last = GuestTurn(kind="say", say=_outcome_words(basis, "failed") or _outcome_words(basis, "invalid"))
             if last.say:
                 yield _case(
@@ -252,7 +262,7 @@ def _lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, *tuple[GuestTurn, ...
         field = looked_at.pop() if len(looked_at) == 1 else field
     match rule.check:
         case "within" if field in fields:
-            yield "below", turn(field, f"({text('low')}) - 4096")
+            yield "below", turn(field, f"max(({text('low')}) - 4096, 0)")
             yield "above", turn(field, f"({text('high')}) + 4096")
         case "below" if field in fields:
             yield "at-limit", turn(field, text("limit"))

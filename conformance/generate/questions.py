@@ -31,6 +31,13 @@ def asked_cases(basis: Basis) -> Iterator[Case]:
     yield from _orders(basis, unit)
 
 
+def told_cases(basis: Basis) -> Iterator[Case]:
+    """Yield the one right request of a call that is about no pages."""
+    question = basis.question()
+    if question is not None:
+        yield from _case(basis, question, "asked", "Asks the host for something that no page has to do with.")
+
+
 def _case(basis: Basis, question: Question, name: str, why: str) -> Iterator[Case]:
     judged = judge(basis, question)
     if judged is not None and judged.accepted:
@@ -86,4 +93,4 @@ def _orders(basis: Basis, unit: int) -> Iterator[Case]:
         yield from _case(basis, changed, name, "The elements are not in the order of their pages.")
 
 
-__all__ = ["asked_cases"]
+__all__ = ["asked_cases", "told_cases"]

@@ -12,7 +12,7 @@ from hvabi.conformance.liars import model
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from hvabi.abi.calls import Answer, Call, Rule
+    from hvabi.abi.calls import Answer, Call, Direction, Rule
     from hvabi.abi.expr import Expr
     from hvabi.abi.model import Field, Message, Transport
     from hvabi.abi.specification import Abi
@@ -78,7 +78,7 @@ class Sight:
 
     def shown(self) -> set[str]:
         """Return the statuses that a host of this ABI can be made to answer."""
-        found = {"done"} if self.call.query is not None else {"done", "limit"}
+        found = {"done"} if self.call.convert is None else {"done", "limit"}
         progress, vmm, convert = self.call.progress, self.call.vmm, self.call.convert
         if progress is not None:
             found.add("partial")
@@ -90,11 +90,31 @@ class Sight:
             found.add("out-of-range")
         if convert is not None and convert.to is not None and not convert.to.has_otherwise:
             bits = self.width(convert.to.of)
-            if bits is None or len(convert.to.states) < 1 << bits:
+            if (bits is None or len(convert.to.states) < 1 << bits) and not self._direction_is_judged(convert.to):
                 found.add("invalid")
         if convert is not None and "limit" not in self.call.outcomes:
             found.add("failed")
         return found
+
+    def _direction_is_judged(self, to: Direction) -> bool:
+        """Whether a rule lets only directions pass that the specification knows."""
+        for rule in self.rules:
+            if rule.check != "known-value" or rule.when is not None or to.of not in rule.operands["of"]:
+                continue
+            if self._allowed(rule, to.of) <= set(to.states):
+                return True
+        return False
+
+    def _allowed(self, rule: Rule, of: Expr) -> set[int]:
+        """Return the values that a rule lets pass, as far as they are plain; else everything is allowed."""
+        known = {name: item.value for enum in self.abi.enums.values() for name, item in enum.values.items()}
+        if "values" in rule.operands:
+            listed = rule.operands["values"]
+            return {known.get(one.name, -1) if isinstance(one, Name) else -1 for one in listed}
+        field = self.request.fields.get(of.name) if isinstance(of, Name) else None
+        if field is None or field.enum is None:
+            return {-1}
+        return {value.value for value in field.enum.values.values()}
 
     def width(self, expr: Expr) -> int | None:
         """Return the bits of the one field that an expression is, or of what it masks, None where it is neither."""
@@ -152,10 +172,10 @@ class Sight:
             if rule.check == "selected" and "of" not in rule.operands:
                 exprs += [Name(name) for name, field in self.request.fields.items() if field.const is not None]
         meaning, convert = self.call.meaning, self.call.convert
-        assert meaning is not None  # lies are made of calls that convert or ask
-        exprs += [expr for expr in (meaning.start, meaning.pages, meaning.first, meaning.count) if expr is not None]
+        if meaning is not None:
+            exprs += [expr for expr in (meaning.start, meaning.pages, meaning.first, meaning.count) if expr is not None]
+            exprs += [Name(meaning.each)] if meaning.each is not None else []
         exprs += [convert.to.of] if convert is not None and convert.to is not None else []
-        exprs += [Name(meaning.each)] if meaning.each is not None else []
         exprs += self.call.query.answer_each.values() if self.call.query is not None else []
         for answers in self.call.outcomes.values():
             exprs += [expr for answer in answers for expr in answer.fields.values()]
