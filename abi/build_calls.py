@@ -167,6 +167,7 @@ def _query(builder: Builder, data: Data, pointer: Pointer) -> Query:
         count=builder.optional(data, "count", pointer),
         answer_each=builder.exprs(data.get("answer-each"), (*pointer, "answer-each")),
         pack=data.get("pack", 1),
+        told=builder.optional(data, "told", pointer),
         pointer=pointer,
     )
 

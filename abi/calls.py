@@ -125,7 +125,8 @@ class Query:
     """Which pages a request asks about, and the lists of the response that have one answer for each.
 
     Values of `answer_each` are worked out for every element of `each`, without it for every page. With `pack` above 1
-    they are single bits, that many in one element of the list, the first the lowest.
+    they are single bits, that many in one element of the list, the first the lowest. `told` is the number of pages
+    that an answer is about, where a host may tell of fewer than have the state.
     """
 
     start: Expr
@@ -135,6 +136,7 @@ class Query:
     count: Expr | None = None
     answer_each: Mapping[str, Expr] = field(default_factory=dict)
     pack: int = 1
+    told: Expr | None = None
     pointer: Pointer = ()
 
 

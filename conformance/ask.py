@@ -232,6 +232,17 @@ class Reader:
         except (HvAbiError, Undefined):
             return []
 
+    def told(self, asked: Asked, wire: Wire) -> int | None:
+        """Return how many pages an answer to a question is about, None where it does not say; `wire` as above."""
+        query = asked.call.query
+        if query is None or query.told is None:
+            return None
+        request = self._request(asked.call, asked.fields, {})
+        try:
+            return int(value(query.told, _with_response(request.names, self._response(asked, wire))))
+        except (HvAbiError, Undefined):
+            return None
+
     def _is_done(self, call: Call, names: Names) -> bool:
         """Whether a response has every field that the outcome `done` sets."""
         response = names.local["response"]

@@ -95,20 +95,25 @@ class HostCase:
         """Do one step and judge it; return the step with which to go on where the host rightly did a part."""
         self._memory.lay(step.mem)
         before = self._memory
-        pieces = before.pieces() if self._early.allowed else ()
-        question = self._early.question(step, pieces, self._state, self._facts) if self._early.allowed else None
+        pieces, state_before, facts_before = before.pieces(), self._state, self._facts
         answer = self._whole_call(step)
         state: Ranges | None = None
         facts: Mapping[str, Pages] = {}
         if answer.end != "stop":
             state, facts = self._query()
         seen = Seen(end=answer.end, regs=answer.regs, mem=answer.mem, fault=answer.fault, state=state, facts=facts)
-        parts = self._early.right(step, answer, question, pieces) if question is not None else ()
-        judged = judge((*step.expected, *parts), seen, sent=step.regs, before=before, step=self._number)
+        judged = judge(step.expected, seen, sent=step.regs, before=before, step=self._number)
+        following = None
+        part = False
+        if judged.findings and (sent := self._early.sent(step, pieces, state_before, facts_before)) is not None:
+            right = self._early.right(sent, answer)
+            other = judge(right, seen, sent=step.regs, before=before, step=self._number) if right else judged
+            part = not other.findings
+            judged = other if part else judged
+            following = self._early.following(sent, judged.nearest) if part else None
         self._state, self._facts = judged.nearest.state, judged.nearest.facts
         for finding in judged.findings:
             self.outcome.add(finding)
-        part = not judged.findings and any(one is judged.nearest for one in parts)
         for policy, value in judged.policies.items() if not part else ():
             self.outcome.show(policy, value)
         if not again:
@@ -127,7 +132,7 @@ class HostCase:
             if isinstance(gpa, int) and isinstance(data, bytes):
                 self._memory.lay([(gpa, data)])
         self._memory.lay(answer.mem)
-        return self._early.following(question, judged.nearest) if part and question is not None else None
+        return following
 
     def _query(self) -> tuple[Ranges | None, Mapping[str, Pages]]:
         if not self.can_query:

@@ -189,6 +189,7 @@ def _same_errno(call: Call, number: int) -> str | None:
     for later in call.vmm.errno[number + 1 :]:
         if later.errno is None:
             return "the row for every other errno answers the same" if means(later) == means(row) else None
-    if row.errno is None and row.answer is None and (row.outcome or "failed") == "failed":
-        return "an errno that no row has is `failed` too"
+    failed = [model.said(answer) for answer in call.outcomes.get("failed", ())]
+    if row.errno is None and row.answer is None and means(row) == failed:
+        return "an errno that no row has is `failed`, which answers the same"
     return None
