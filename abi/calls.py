@@ -256,11 +256,6 @@ class Call:
         return self.convert or self.query
 
     @property
-    def judged(self) -> bool:
-        """Whether a rule says what requests a host refuses."""
-        return any(rule.binds == "host" for rule in self.rules)
-
-    @property
     def each(self) -> str | None:
         """The list field whose elements are converted or asked about, or None."""
         return self.meaning.each if self.meaning is not None else None

@@ -138,18 +138,34 @@ class Abi:
 
     @property
     def convert_call(self) -> Call | None:
-        """The call that converts pages, or None for an ABI that only asks or tells."""
-        return next((call for call in self.calls.values() if call.convert is not None), None)
+        """The call that converts pages, the one with a guest's side first; None for an ABI that only asks or tells."""
+        found = [call for call in self.calls.values() if call.convert is not None]
+        return next((call for call in found if call.guest is not None), found[0] if found else None)
 
     @property
     def served_calls(self) -> tuple[Call, ...]:
-        """The call that converts pages, where there is one, then those that ask about pages or have rules for a host.
+        """The calls that cases are made of: the one that converts, those that ask about pages, and plain ones.
 
-        What is left are calls that a host answers as it likes.
+        A plain call has one request only, as `is_plain` says, and converts or has a rule that a host must keep. One
+        that only asks and has none is left out: its answer is the host's own.
         """
         first = (self.convert_call,) if self.convert_call is not None else ()
-        others = [call for call in self.calls.values() if call.convert is None]
-        return (*first, *(call for call in others if call.query is not None or call.judged))
+        asking = tuple(call for call in self.calls.values() if call.query is not None)
+        plain = tuple(
+            call
+            for call in self.calls.values()
+            if call not in (*first, *asking)
+            and self.is_plain(call)
+            and (call.convert is not None or any(rule.binds == "host" for rule in call.rules))
+        )
+        return (*first, *asking, *plain)
+
+    def is_plain(self, call: Call) -> bool:
+        """Whether every request of a call is the same: each field has a constant or default, or is reserved."""
+        fields = self.messages[call.request].fields.values()
+        return call.guest is None and all(
+            item.const is not None or item.default is not None or item.reserved is not None for item in fields
+        )
 
     def policies_of(self, profile: str) -> dict[str, str]:
         """Return the value of every policy under a profile. Raise `UsageError` for an unknown profile."""

@@ -76,24 +76,26 @@ class Basis:
         if self.call.guest is not None:
             return list(self.call.guest.states)
         to = self.call.convert.to if self.call.convert else None
-        return sorted({state for state in to.states.values() if state}) if to else []
+        return (
+            sorted({state for state in (*to.states.values(), to.otherwise) if state not in (None, "none")})
+            if to
+            else []
+        )
 
     def request(
         self, start: int, pages: int, to: str, *, config: Mapping[str, int] | None = None
     ) -> dict[str, Any] | None:
-        """Return the fields of the first request that converts [start, start + pages), None where none can."""
+        """Return the fields of the first request that converts [start, start + pages), None where none can.
+
+        A call with one request only has it, whatever pages it is to be about.
+        """
         if self.call.guest is None:
-            return None
+            codec = self.spec.message(self.call.request, transport=self.transport, config=config)
+            return as_fields(codec.complete({})) if self.abi.is_plain(self.call) else None
         guest = self.guest(config=config)
         if not guest.can_name(start << 12, pages, PageState(to)):
             return None
         return as_fields(self.first_request(guest, start, pages, to))
-
-    def plain_request(self) -> dict[str, Any]:
-        """Return the fields of a request about no pages: everything that has no value of its own is 0."""
-        fields = self.abi.messages[self.call.request].fields.values()
-        free = {field.name: 0 for field in fields if field.const is None and field.default is None}
-        return as_fields(self.codec(Setup()).complete(dict.fromkeys(free, 0)))
 
     def guest(self, *, config: Mapping[str, int] | None = None, scratch: tuple[int, int] = SCRATCH) -> Guest:
         """Return a guest that makes this call. Only where the call has a guest's side."""
@@ -117,11 +119,9 @@ class Basis:
 
         A question is asked about pages that are in state `to`, amid pages of the other state.
         """
-        fields = self.request(start, pages, to) if self.call.meaning is not None else self.plain_request()
+        fields = self.request(start, pages, to)
         if fields is None:
             return None
-        if self.call.meaning is None:
-            return Question(fields=fields, call=self.call.name)
         before = around(start, pages, to)
         if self.call.query is not None:
             end = start + pages
@@ -129,6 +129,14 @@ class Basis:
             if to == "private":
                 before = ((start - NEIGHBOURS, start, "shared"), (end, end + NEIGHBOURS, "shared"))
         return Question(fields=fields, before=before, call=self.call.name)
+
+    def usual(self, pages: int = 1) -> Question | None:
+        """Return a right request about that many pages, rounded up, in the first state that can be asked for."""
+        unit = self.granule()
+        states = self.states()
+        if not states and not self.abi.is_plain(self.call):
+            return None
+        return self.question(PLACE, -(-pages // unit) * unit, *states[:1])
 
     def granule(self) -> int:
         """Return the least pages that one conversion has."""
@@ -189,6 +197,9 @@ class Basis:
         more: tuple[HostStep, ...] = (),
     ) -> Case:
         """Return a host case of one question, or of one and the steps after it."""
+        if self.call.rule(group) is None and self.call is not self.abi.served_calls[0]:
+            # Several calls have such cases: the name of the call tells them apart.
+            name = f"{self.call.name}-{name}"
         answers = self.answers(question) if expected is None else expected
         first = self.step(question, answers)
         uses_faults = any(step.inject is not None for step in (first, *more))

@@ -31,11 +31,11 @@ def asked_cases(basis: Basis) -> Iterator[Case]:
     yield from _orders(basis, unit)
 
 
-def told_cases(basis: Basis) -> Iterator[Case]:
-    """Yield the one right request of a call that is about no pages."""
+def plain_cases(basis: Basis) -> Iterator[Case]:
+    """Yield the one request of a call that is about no pages."""
     question = basis.question()
     if question is not None:
-        yield from _case(basis, question, "asked", "Asks the host for something that no page has to do with.")
+        yield from _case(basis, question, "asked", "The call is made as it stands; no page changes.")
 
 
 def _case(basis: Basis, question: Question, name: str, why: str) -> Iterator[Case]:
