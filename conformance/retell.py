@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from hvabi.abi.codec import MessageCodec
     from hvabi.abi.model import Pointer
+    from hvabi.conformance.case import Pages
 
 GUEST_SCRATCH = (0x10, 0x14)
 """Pages of a guest's own area where a story names none."""
@@ -115,6 +116,7 @@ class Teller:
         self.call = call
         self.setup = self._setup()
         self.before = ranges_of(data.get("before", ()), ("before",))
+        self.facts = self.facts_of(data.get("facts", {}), ("facts",))
         # Names of constants, enums and config: what a story may write in place of numbers.
         self.names = Names(self.abi, self.abi.transports[transport], spec.config(self.setup.config), {}, {})
 
@@ -146,6 +148,7 @@ class Teller:
             kind="regression",
             setup=self.setup,
             before=self.before,
+            facts=self.facts,
             steps=steps,
             script=script,
             profile=None if self.profile == "spec" else self.profile,
@@ -182,6 +185,14 @@ class Teller:
         except (ExprError, Undefined) as error:
             raise StoryError(f"{show(given)} has no value: {error}", pointer) from error
 
+    def facts_of(self, given: Mapping[str, Any], pointer: Pointer) -> dict[str, Pages]:
+        """Return true facts by name. Raises `StoryError` for a fact that the ABI does not have."""
+        for name in given:
+            if name not in self.abi.facts:
+                message, hint = f"{self.spec.id} has no fact {show(name)}", near(name, self.abi.facts)
+                raise StoryError(message, (*pointer, name), code="story-unknown", hint=hint)
+        return {name: pages_of(rows, (*pointer, name)) for name, rows in given.items()}
+
     def deep(self, given: Any, pointer: Pointer) -> Any:
         """Return the same for lists and mappings."""
         if isinstance(given, dict):
@@ -212,10 +223,10 @@ class Teller:
         steps: list[HostStep] = []
         wrong: list[Expected | None] = []
         crashes: list[int] = []
-        before = self.before
+        before, facts = self.before, self.facts
         for number, given in enumerate(self.data["steps"]):
             pointer: Pointer = ("steps", number)
-            step = HostCall(self, given, pointer, before)
+            step = HostCall(self, given, pointer, before, facts)
             steps.append(step.step)
             wrong.append(step.wrong)
             if step.crash:
@@ -223,7 +234,7 @@ class Teller:
             states = {expected.state for expected in step.step.expected}
             if len(states) > 1 and number + 1 < len(self.data["steps"]):
                 raise StoryError("right answers that leave different pages end a story", (*pointer, "right"))
-            before = step.step.expected[0].state
+            before, facts = step.step.expected[0].state, dict(step.step.expected[0].facts)
         return tuple(steps), WrongHost(answers=tuple(wrong), crashes=tuple(crashes))
 
     def codec(self) -> MessageCodec:

@@ -19,18 +19,21 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hvabi.abi.model import Pointer
-    from hvabi.conformance.case import Ranges
+    from hvabi.conformance.case import Pages, Ranges
     from hvabi.conformance.retell import Teller
 
 
 class HostCall:
     """One call of a host story: the step with its right answers, and the wrong one."""
 
-    def __init__(self, teller: Teller, given: Mapping[str, Any], pointer: Pointer, before: Ranges) -> None:
+    def __init__(
+        self, teller: Teller, given: Mapping[str, Any], pointer: Pointer, before: Ranges, facts: Mapping[str, Pages]
+    ) -> None:
         self.teller = teller
         self.given = given
         self.pointer = pointer
         self.before = before
+        self.facts = facts
         try:
             codec = teller.codec()
             wire = codec.encode(teller.deep(given["request"], (*pointer, "request")))
@@ -74,7 +77,7 @@ class HostCall:
             self.given.get("cpl", 0),
             self.inject,
             self.before,
-            {},
+            self.facts,
             self.regs,
         )
         known = teller.abi.messages[teller.call.response].fields if teller.call.response else {}
@@ -112,6 +115,7 @@ class HostCall:
             may_change_mem=placed.may_change_mem,
             fault=given.get("fault"),
             state=ranges_of(given["after"], (*pointer, "after")),
+            facts=teller.facts_of(given.get("facts", {}), (*pointer, "facts")),
             loose=pages_of(given.get("loose", ()), (*pointer, "loose")),
             policies=teller.policies(given.get("policies", {}), (*pointer, "policies")),
             rule=next(iter(teller.data["rules"]), None),

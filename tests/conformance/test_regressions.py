@@ -51,6 +51,8 @@ ABIS = (
     "ghcb-psc",
     "ghcb-msr-psc",
     "tdx-map-gpa",
+    "cca-ipa-state",
+    "pkvm-mem-share",
     "s390-uv-share",
 )
 
@@ -231,7 +233,7 @@ def bundled_host(case: Case) -> Host:
     spec = load(case.abi, revision=case.revision, profile=case.profile or "spec")
     layout = MemoryLayout(case.setup.memory)
     backend = Backend(layout=layout, max_ranges=case.setup.max_ranges, facts=spec.abi.facts)
-    backend.reset(ranges=[(start, end, PageState(state)) for start, end, state in case.before], facts={})
+    backend.reset(ranges=[(start, end, PageState(state)) for start, end, state in case.before], facts=dict(case.facts))
     return host_class(case.abi)(
         spec, transport=case.transport, config=case.setup.config, backend=backend, enabled=case.setup.enabled
     )
@@ -245,17 +247,19 @@ def query(host: Host) -> dict[int, str]:
 def test_the_oracle_agrees(retold: Retold) -> None:
     case = retold.case
     oracle = Oracle(case.abi, case.revision, case.transport, case.setup, profile=case.profile or "spec")
-    before = case.before
+    before, facts = case.before, case.facts
     for step in case.steps:
         spec = load(case.abi, revision=case.revision, profile=case.profile or "spec")
-        call = spec.abi.convert_call
+        call = spec.abi.calls[case.call] if case.call else spec.abi.convert_call
         assert call is not None
         codec = spec.message(call.request, transport=case.transport, config=case.setup.config)
         answers = oracle.answers(
             read_back(codec, step.regs, step.mem),
+            call=call.name,
             cpl=step.cpl,
             inject=step.inject,
             before=before,
+            facts=facts,
             mem=step.mem,
             regs=step.regs,
         )
@@ -268,7 +272,7 @@ def test_the_oracle_agrees(retold: Retold) -> None:
             assert (known[0].may_change, known[0].nonzero) == (right.may_change, right.nonzero)
             assert (known[0].may_change_mem, pages(known[0].loose)) == (right.may_change_mem, pages(right.loose))
             assert [answer for answer in known if answer.policies == right.policies], right.policies
-        before = step.expected[0].state
+        before, facts = step.expected[0].state, step.expected[0].facts
 
 
 @pytest.mark.parametrize("retold", HOSTS)
