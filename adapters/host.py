@@ -289,7 +289,7 @@ class _HostCall:
             raise AdapterError(f"{rule.id} binds the host and has no answer", code="no-answer", rule=rule.id)
         query = self.definition.query
         if query is not None and query.each is None:
-            scope = scope.with_locals(**found_at(self.host.backend, query, scope))
+            scope = scope.with_locals(**found_at(self.host.backend, query, scope, self.inject.stop_after))
         status = Status(rule.means) if rule.means else Status.INVALID
         if rule.check == "fact" and rule.answer.end == "replay" and not self.mend(rule, scope):
             return self.finish(Status.LIMIT, scope, work)
