@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from hvabi.abi.expr import Attr, Binary, Int, Name, names
+from hvabi.abi.scope import enum_names
 from hvabi.conformance.liars import model
 
 if TYPE_CHECKING:
@@ -98,23 +99,18 @@ class Sight:
 
     def _direction_is_judged(self, to: Direction) -> bool:
         """Whether a rule lets only directions pass that the specification knows."""
+        numbers = enum_names(self.abi)
         for rule in self.rules:
             if rule.check != "known-value" or rule.when is not None or to.of not in rule.operands["of"]:
                 continue
-            if self._allowed(rule, to.of) <= set(to.states):
+            field = self.request.fields.get(to.of.name) if isinstance(to.of, Name) else None
+            if "values" in rule.operands:
+                known = {numbers.get(expr.name) if isinstance(expr, Name) else None for expr in rule.operands["values"]}
+            else:
+                known = {item.value for item in field.enum.values.values()} if field and field.enum else {None}
+            if known <= set(to.states):
                 return True
         return False
-
-    def _allowed(self, rule: Rule, of: Expr) -> set[int]:
-        """Return the values that a rule lets pass, as far as they are plain; else everything is allowed."""
-        known = {name: item.value for enum in self.abi.enums.values() for name, item in enum.values.items()}
-        if "values" in rule.operands:
-            listed = rule.operands["values"]
-            return {known.get(one.name, -1) if isinstance(one, Name) else -1 for one in listed}
-        field = self.request.fields.get(of.name) if isinstance(of, Name) else None
-        if field is None or field.enum is None:
-            return {-1}
-        return {value.value for value in field.enum.values.values()}
 
     def width(self, expr: Expr) -> int | None:
         """Return the bits of the one field that an expression is, or of what it masks, None where it is neither."""

@@ -54,6 +54,7 @@ ABIS = (
     "cca-ipa-state",
     "pkvm-mem-share",
     "s390-uv-share",
+    "pef-uv-share",
 )
 
 RETOLD = [retold for story in stories() for retold in story.cases]
