@@ -16,14 +16,13 @@ from hvabi.conformance.case import Case, Expected, GuestScript, GuestTurn, HostS
 from hvabi.conformance.oracle.walk import Names, Undefined, value
 from hvabi.conformance.retell_host import HostCall
 from hvabi.conformance.story import Retold, Story, WrongGuest, WrongHost
-from hvabi.conformance.story_parts import StoryError, local_of, pages_of, ranges_of
+from hvabi.conformance.story_parts import StoryError, facts_of, local_of, pages_of, ranges_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from hvabi.abi.codec import MessageCodec
     from hvabi.abi.model import Pointer
-    from hvabi.conformance.case import Pages
 
 GUEST_SCRATCH = (0x10, 0x14)
 """Pages of a guest's own area where a story names none."""
@@ -116,7 +115,7 @@ class Teller:
         self.call = call
         self.setup = self._setup()
         self.before = ranges_of(data.get("before", ()), ("before",))
-        self.facts = self.facts_of(data.get("facts", {}), ("facts",))
+        self.facts = facts_of(data.get("facts", {}), self.abi.facts, ("facts",))
         # Names of constants, enums and config: what a story may write in place of numbers.
         self.names = Names(self.abi, self.abi.transports[transport], spec.config(self.setup.config), {}, {})
 
@@ -185,14 +184,6 @@ class Teller:
         except (ExprError, Undefined) as error:
             raise StoryError(f"{show(given)} has no value: {error}", pointer) from error
 
-    def facts_of(self, given: Mapping[str, Any], pointer: Pointer) -> dict[str, Pages]:
-        """Return true facts by name. Raises `StoryError` for a fact that the ABI does not have."""
-        for name in given:
-            if name not in self.abi.facts:
-                message, hint = f"{self.spec.id} has no fact {show(name)}", near(name, self.abi.facts)
-                raise StoryError(message, (*pointer, name), code="story-unknown", hint=hint)
-        return {name: pages_of(rows, (*pointer, name)) for name, rows in given.items()}
-
     def deep(self, given: Any, pointer: Pointer) -> Any:
         """Return the same for lists and mappings."""
         if isinstance(given, dict):
@@ -234,7 +225,7 @@ class Teller:
             states = {expected.state for expected in step.step.expected}
             if len(states) > 1 and number + 1 < len(self.data["steps"]):
                 raise StoryError("right answers that leave different pages end a story", (*pointer, "right"))
-            before, facts = step.step.expected[0].state, dict(step.step.expected[0].facts)
+            before, facts = step.step.expected[0].state, step.step.expected[0].facts
         return tuple(steps), WrongHost(answers=tuple(wrong), crashes=tuple(crashes))
 
     def codec(self) -> MessageCodec:

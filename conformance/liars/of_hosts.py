@@ -118,7 +118,10 @@ class HostLies(RuleLies, AnswerLies, PlaceLies, QuestionLies):
         assert convert is not None  # it is the call that converts
         if convert.each is None and self.widest(convert.pages):
             yield engine("work", "first-range-only", hosts.FirstRangeOnly, "done")
-        yield engine("work", "bound-ignored", hosts.IgnoresBound, "limit")
+        why = (
+            None if convert.to is not None else "the bound is on pages that are not private, and the call makes none so"
+        )
+        yield engine("work", "bound-ignored", hosts.IgnoresBound, "limit", equivalent=why)
         if any(rule.scope == "call" for rule in self.rules):
             yield engine("footprint", "refused-but-changed", hosts.ConvertsRefused)
         if any(rule.scope != "call" for rule in self.rules):
@@ -131,7 +134,9 @@ class HostLies(RuleLies, AnswerLies, PlaceLies, QuestionLies):
         if self.call.vmm is not None:
             yield engine("vmm", "refusal-ignored", hosts.IgnoresVmm, "errno")
         why = None if exact else "the specification says nothing of the pages of a call that failed on the way"
-        if exact and not self.shown() - {"done", "partial", "limit"}:
+        if not self.shown() - {"done", "partial"}:
+            why = "nothing makes this model host fail on the way"
+        elif exact and not self.shown() - {"done", "partial", "limit"}:
             why = "a test can only make it fail at the bound on ranges, where one page more cannot change either"
         yield engine("footprint", "failed-but-changed", hosts.ChangesWhatWasRefused, "limit", equivalent=why)
         blocks = self.transport.placements[self.call.request].blocks.values()
