@@ -304,7 +304,8 @@ def _guards(basis: Basis, rules: RuleCases) -> Iterator[Case]:
         if rule.when is None or not rules.found.get(rule.id):
             continue
         yield from _guard(basis, rule, rules)
-        yield from _other_way(basis, rule, rules)
+        if rule.scope != "element":
+            yield from _other_way(basis, rule, rules)
 
 
 def _other_way(basis: Basis, rule: Rule, rules: RuleCases) -> Iterator[Case]:
@@ -312,7 +313,10 @@ def _other_way(basis: Basis, rule: Rule, rules: RuleCases) -> Iterator[Case]:
     assert rule.when is not None  # the caller has looked
     name, base, broken = rules.found[rule.id][0]
     for other in rules.bases:
-        if other.setup != base.setup or value(rule.when, basis_request(basis, other)):
+        names = basis_request(basis, other)
+        if basis.call.each is not None and other.fields[basis.call.each]:
+            names = names.plus(it=other.fields[basis.call.each][0], index=0)
+        if other.setup != base.setup or value(rule.when, names):
             continue
         changed = compose(base, broken.question, other)
         judged = judge(basis, changed) if changed is not None and changed != other else None

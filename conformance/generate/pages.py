@@ -81,6 +81,8 @@ def _applies(basis: Basis, question: Question, rule: Rule) -> bool:
     if judged is None or not judged.accepted:
         return False
     names = basis_request(basis, judged.question)
+    if basis.call.each is not None and judged.question.fields[basis.call.each]:
+        names = names.plus(it=judged.question.fields[basis.call.each][0], index=0)
     return rule.when is None or bool(value(rule.when, names))
 
 

@@ -52,6 +52,8 @@ ABIS = (
     "ghcb-msr-psc",
     "svsm-pvalidate",
     "tdx-map-gpa",
+    "cca-ipa-state",
+    "pkvm-mem-share",
     "s390-uv-share",
     "pef-uv-share",
     "hyperv-host-visibility",
