@@ -213,6 +213,7 @@ def _transport(item: Transport) -> Data:
 def _placement(item: Placement) -> Data:
     return {
         "fixed": {register: tree(expr) for register, expr in item.fixed.items()},
+        "parts": {path: tree(expr) for path, expr in item.parts.items()},
         "blocks": {name: _block(block) for name, block in item.blocks.items()},
         "place": {name: [_place(place) for place in places] for name, places in item.place.items()},
     }

@@ -177,6 +177,9 @@ class _Drawer:
     def rows(self) -> Iterator[Row]:
         for register, expr in self._placement.fixed.items():
             yield Row(name=register, where=register, href="", doc="Selects the call.", value=readable(expr))
+        for path, expr in self._placement.parts.items():
+            href = f"#field-{self._message.name}-{path.partition('.')[0]}"
+            yield Row(name=path, where="", href=href, doc="Selects the call.", value=readable(expr))
         for item, place in self._placed():
             value = readable(item.const) if item.const is not None else ""
             yield Row(name=item.name, where=self._where(item, place), href=self._href(item), doc=item.doc,

@@ -297,6 +297,10 @@ const HvCodec = (() => {
         const expected = this.int(field.const, scope);
         if (value[field.name] !== expected) fail("const-mismatch", "is not this message: it has " + hex(expected), field.name);
       }
+      for (const [path, tree] of Object.entries(this.placement.parts)) {
+        const [name, part] = path.split("."), expected = this.int(tree, scope);
+        if (value[name][part] !== expected) fail("const-mismatch", "is not this message, or not on this transport: it has " + hex(expected), path);
+      }
       if (wire.body) {
         const own = fieldsOf(value);
         const size = this.body === null ? this.registers.reduce((sum, name) => sum + registerBits(name) / 8, 0)
