@@ -45,7 +45,7 @@ def test_every_line_keeps_the_schema() -> None:
     for line in text.splitlines():
         value = json.loads(line)
         kinds.add(value["hvabi"])
-        assert list(value)[0] == "hvabi"
+        assert next(iter(value)) == "hvabi"
         VALID.validate(value)
     assert kinds == {"trace", "call", "seen", "malformed", "source"}
 
