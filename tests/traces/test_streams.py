@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LINE = "[{:12.6f}] page_enc_status_hc invoked, gpa = {:x}, npages  = 1, enc = {}\n"
-LOG = "".join(LINE.format(index / 1000, 0x1000 * (index // 2), index % 2) for index in range(20_000)).encode()
+LOG = "".join(LINE.format(index / 1000, 0x1000 * (index % 64), index // 64 % 2) for index in range(20_000)).encode()
 
 
 def zstd(data: bytes) -> bytes:
