@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from hvabi.abi.registry import Spec
     from hvabi.abi.specification import Abi
+    from hvabi.adapters.guest import Guest
 
 SCRATCH = (0x10, 0x20)
 """Pages of the guest's own area."""
@@ -80,6 +81,8 @@ def _one(spec: Spec, transport: str, start: int, pages: int, to: PageState, stop
         host = host_class(spec.id)(spec, transport=transport, backend=Backend(facts=spec.abi.facts))
         for low, high, state in _before(start, pages, to):
             host.backend.convert(Conversion(low, high - low, state), absent="allow")
+        if _only_facts(guest) and to is not PageState.PRIVATE:
+            converse(guest, host, start << PAGE_SHIFT, pages, PageState.PRIVATE)  # what is taken back was given before
         stops = [] if stop is None else [Injection(stop_after=stop)]
         result = converse(guest, host, start << PAGE_SHIFT, pages, to, stops)
     except HvAbiError as error:
@@ -87,9 +90,7 @@ def _one(spec: Spec, transport: str, start: int, pages: int, to: PageState, stop
         return
     talked.count += 1
     found = [(run.start, run.end, run.state) for run in host.backend.query()]
-    convert = guest.definition.convert
-    only_facts = convert is not None and convert.to is None
-    wanted = _before(start, pages, to) if only_facts else _expected(start, pages, to)
+    wanted = _before(start, pages, to) if _only_facts(guest) else _expected(start, pages, to)
     if stop == 0 and not result.done and not result.ranges and found == _before(start, pages, to):
         return  # an ABI that has no way to say "nothing yet": a refusal, and nothing has changed
     if not result.done:
@@ -98,6 +99,12 @@ def _one(spec: Spec, transport: str, start: int, pages: int, to: PageState, stop
         talked.failures.append(f"{label}: the host's pages are {found}")
     elif result.ranges != ((start, start + pages),):
         talked.failures.append(f"{label}: the guest believes {result.ranges}")
+
+
+def _only_facts(guest: Guest) -> bool:
+    """Whether the call changes what is known of pages, and not whether they are private or shared."""
+    convert = guest.definition.convert
+    return convert is not None and convert.to is None
 
 
 __all__ = ["SCRATCH", "Talked", "talk_all"]
