@@ -19,6 +19,7 @@ from hvabi.abi import (
     lint_guards,
     lint_messages,
     lint_places,
+    lint_platforms,
     lint_rules,
     lint_scope,
     lint_transports,
@@ -88,6 +89,7 @@ ALL_IDS: Mapping[str, str] = {
     **lint_rules.IDS,
     **lint_guards.IDS,
     **lint_examples.IDS,
+    **lint_platforms.IDS,
     "too-many-problems": "A run found more problems than are shown.",
 }
 """Every diagnostic id that a specification file can get, with one sentence each."""
@@ -172,6 +174,8 @@ class _Run:
             )
         if kind == "shared":
             self._shared(data, report)
+        elif kind == "platform":
+            lint_platforms.check_platform(data, report)
         else:
             self._abi(data, path, report)
         return data  # type: ignore[no-any-return]  # the schema was checked

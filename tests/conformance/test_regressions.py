@@ -48,6 +48,7 @@ ABIS = (
     "kvm-page-enc-status",
     "kvm-map-gpa-range",
     "kvm-exit-hypercall",
+    "kvm-exit-memory-fault",
     "ghcb-psc",
     "ghcb-msr-psc",
     "svsm-pvalidate",
