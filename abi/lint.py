@@ -232,7 +232,7 @@ class _Run:
 
     def _check_vmm(self, context: Context, name: str, known: Mapping[str, Any]) -> None:
         vmm = context.abi.calls[name].vmm
-        if vmm is None:
+        if vmm is None or vmm.abi is None:
             return
         inner = known.get(vmm.abi)
         if inner is None and vmm.abi in abi_files():

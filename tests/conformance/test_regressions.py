@@ -53,6 +53,8 @@ ABIS = (
     "ghcb-msr-psc",
     "svsm-pvalidate",
     "tdx-map-gpa",
+    "cca-ipa-state",
+    "pkvm-mem-share",
     "s390-uv-share",
     "pef-uv-share",
     "hyperv-host-visibility",
