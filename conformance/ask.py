@@ -246,9 +246,8 @@ class Reader:
         query = asked.call.query
         if query is None or query.told is None:
             return None
-        request = self._request(asked.call, asked.fields, {})
         try:
-            return int(value(query.told, _with_response(request.names, self._response(asked, wire))))
+            return int(value(query.told, _with_response(asked.names, self._response(asked, wire))))
         except (HvAbiError, Undefined):
             return None
 
