@@ -226,6 +226,7 @@ def _guest(builder: Builder, data: Data, pointer: Pointer) -> Guest:
         element_pages=tuple(data.get("element-pages", ())),
         max_elements=builder.optional(data, "max-elements", pointer),
         max_pages=builder.optional(data, "max-pages", pointer),
+        smaller=builder.optional(data, "smaller", pointer),
         granule=builder.optional(data, "granule", pointer),
         within=(
             builder.expr(within[0], (*pointer, "within", 0)),

@@ -195,6 +195,7 @@ class Guest:
     element_pages: tuple[int, ...] = ()
     max_elements: Expr | None = None
     max_pages: Expr | None = None
+    smaller: Expr | None = None
     granule: Expr | None = None
     within: tuple[Expr, Expr] | None = None
     scratch: Mapping[str, Expr] = field(default_factory=dict)

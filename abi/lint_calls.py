@@ -275,7 +275,7 @@ class CallChecks(CallScopes):
         for name in guest.request:
             scope.check((*where, "request", name))
         self.check_element(guest.element, (*where, "element"), self.scope("guest", element=True))
-        for key in ("max-elements", "max-pages", "granule"):
+        for key in ("max-elements", "max-pages", "smaller", "granule"):
             scope.check_int((*where, key))
         for number in (0, 1):
             scope.check_int((*where, "within", number))

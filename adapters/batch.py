@@ -110,8 +110,8 @@ def _tells(progress: Progress, name: str) -> bool:
     return f"response.{name}" in paths(progress.completed) or name in paths(progress.completed)
 
 
-def plan(guest: Guest, first: int, pages: int, to: PageState) -> Iterator[Batch]:
-    """Split a conversion into requests, as large as the ABI and the transport allow."""
+def plan(guest: Guest, first: int, pages: int, to: PageState, *, most: int | None = None) -> Iterator[Batch]:
+    """Split a conversion into requests, as large as the ABI and the transport allow; of one range `most` pages each."""
     definition = guest.definition.guest
     convert = guest.definition.convert or guest.definition.query
     if definition is None or convert is None:
@@ -120,7 +120,7 @@ def plan(guest: Guest, first: int, pages: int, to: PageState) -> Iterator[Batch]
     attempt = 0
     while first < end:
         if convert.each is None:
-            batch = _range(guest, first, end - first, to, attempt)
+            batch = _range(guest, first, min(end - first, most or end - first), to, attempt)
         else:
             batch = _list(guest, convert.each, first, end - first, to, attempt)
         yield batch

@@ -115,6 +115,12 @@ class Guest:
         granule = scope.int(guest.granule) if guest.granule is not None else PAGE_SIZE
         return start_gpa % granule == 0 and size % granule == 0
 
+    def smaller(self) -> int | None:
+        """Return the 4 KiB pages of the requests that are made instead of one that was refused, None for none."""
+        guest = self.definition.guest
+        assert guest is not None  # looked at in the constructor
+        return max(self.scope().int(guest.smaller), 1) if guest.smaller is not None else None
+
     def convert(self, start_gpa: int, pages: int, to: PageState) -> GuestConversation:
         """Convert 4 KiB pages. A range that the ABI cannot name ends at once, not done, without a call."""
         return _Conversation(self, start_gpa, pages, to).run()
@@ -143,7 +149,7 @@ class _Conversation:
         try:
             yield from self.step(definition.steps_before, whole)
             for batch in plan(guest, first, self.pages, self.to):
-                yield from self.converse(batch)
+                yield from self.ask(batch)
         except Refused as refusal:
             return GuestResult(
                 to=self.to, done=False, ranges=self.ranges(), calls=self.calls, reason=refusal.reason, rule=refusal.rule
@@ -173,6 +179,17 @@ class _Conversation:
             else:
                 out.append((start, end))
         return tuple(out)
+
+    def ask(self, batch: Batch) -> Generator[GuestCall | GuestStep, GuestReply, None]:
+        """Do a batch. Where the host refuses it and it may be too large, ask for its pages in smaller requests."""
+        smaller = self.guest.smaller()
+        try:
+            yield from self.converse(batch)
+        except Refused:
+            if smaller is None or batch.pages <= smaller:
+                raise
+            for part in plan(self.guest, batch.first, batch.pages, self.to, most=smaller):
+                yield from self.converse(part)
 
     def converse(self, batch: Batch) -> Generator[GuestCall | GuestStep, GuestReply, None]:
         """Make calls until the batch is done. Raises `Refused` where an answer does not allow to go on."""

@@ -11,13 +11,14 @@ from hvabi.abi.values import plain
 from hvabi.adapters.batch import plan
 from hvabi.adapters.registry import guest_class
 from hvabi.backend import PageState
-from hvabi.conformance.case import Case, Expected, HostStep, Inject, Level, Memory, Pages, Ranges, Setup
+from hvabi.conformance.case import Case, Expected, GuestScript, HostStep, Inject, Level, Memory, Pages, Ranges, Setup
 from hvabi.conformance.oracle import Oracle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from hvabi.abi.codec import MessageCodec
+    from hvabi.abi.expr import Expr
     from hvabi.adapters.guest import Guest
 
 SCRATCH = (0x10, 0x14)
@@ -143,9 +144,13 @@ class Basis:
         guest = self.call.guest
         if guest is None or guest.granule is None:
             return 1
+        return max(self.number(guest.granule) // 4096, 1)
+
+    def number(self, expr: Expr) -> int:
+        """Return the value of an expression over constants and the default configuration."""
         codec = self.codec(Setup())
         _, scope = codec.reader(_Empty())
-        return max(scope.int(guest.granule) // 4096, 1)
+        return scope.int(expr)
 
     def oracle(self, setup: Setup) -> Oracle:
         """Return the oracle under a setup."""
@@ -259,6 +264,11 @@ def around(start: int, pages: int, to: str) -> Ranges:
         return ((start - NEIGHBOURS, start + pages + NEIGHBOURS, "shared"),)
     # The outermost neighbours show that nothing beyond the range is touched.
     return ((start - NEIGHBOURS, start - 1, "shared"), (start + pages + 1, start + pages + NEIGHBOURS, "shared"))
+
+
+def before_of(script: GuestScript) -> Ranges:
+    """Return the state from which a guest's conversion begins: its pages are in the other state."""
+    return around(script.gpa >> 12, script.pages, script.to) if script.pages and script.gpa % 4096 == 0 else ()
 
 
 def vary(question: Question, **changes: Any) -> Question:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from hvabi.abi.calls import Rule
     from hvabi.abi.model import Place
-    from hvabi.conformance.case import Case
+    from hvabi.conformance.case import Case, Ranges
     from hvabi.conformance.generate.rules import RuleCases
 
 HIGH_PAGE = 0x100200
@@ -67,6 +67,10 @@ def _high_bits(basis: Basis) -> Iterator[Case]:
             continue
         for label, changed in _flipped(basis, question):
             judged = judge(basis, changed)
+            if judged is not None and _is_about_state(basis, judged):
+                # Such a range holds the pages around too: they are all in the other state then.
+                wide: Ranges = ((0, 1 << 52, "shared"),) if to == "private" else ()
+                judged = judge(basis, vary(changed, before=wide))
             if judged is None:
                 continue
             case = _case(
@@ -74,6 +78,11 @@ def _high_bits(basis: Basis) -> Iterator[Case]:
             )
             # What no guest may send, no host need answer in one way.
             yield case if _may_be_sent(basis, judged.question) else replace(case, level="unspecified")
+
+
+def _is_about_state(basis: Basis, judged: Judged) -> bool:
+    rule = basis.call.rule(judged.rule) if judged.rule else None
+    return rule is not None and rule.check == "in-state"
 
 
 def _may_be_sent(basis: Basis, question: Question) -> bool:

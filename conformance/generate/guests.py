@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hvabi.abi.expr import paths, to_text
 from hvabi.abi.model import BlockPlace
 from hvabi.conformance.case import Case, GuestScript, GuestTurn, Inject, Setup
-from hvabi.conformance.generate.basis import PLACE, SCRATCH, Basis
+from hvabi.conformance.generate.basis import PLACE, SCRATCH, Basis, before_of
 from hvabi.conformance.generate.judged import judge
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def _case(
         why=why,
         kind="guest",
         setup=setup or Setup(scratch=SCRATCH),
+        before=before_of(script),
         script=script,
         profile=None if basis.abi.profile == "spec" else basis.abi.profile,
     )
@@ -113,7 +114,7 @@ def _can_be_done(basis: Basis, start: int, pages: int, to: str) -> bool:
     """Whether the guest can ask for it, and a host under this profile does it."""
     question = basis.question(start, pages, to)
     judged = judge(basis, question) if question is not None else None
-    return judged is not None and judged.accepted
+    return judged is not None and judged.usual
 
 
 def _not_made(basis: Basis) -> Iterator[Case]:
@@ -246,6 +247,7 @@ def _refused(basis: Basis) -> Iterator[Case]:
                             must_not_believe=((start, start + pages),)),
                 rules=[], why=f"The host refuses with its answer for `{status}`: nothing is converted.",
             )  # fmt: skip
+        yield from _large(basis, replace(asked, must_believe=((start, start + pages),)))
         if basis.call.progress is not None:
             turn = GuestTurn(inject=Inject(fault="stop-after", arguments={"pages": granule}))
             last = GuestTurn(kind="say", say=_outcome_words(basis, "failed") or _outcome_words(basis, "invalid"))
@@ -256,6 +258,20 @@ def _refused(basis: Basis) -> Iterator[Case]:
                                 must_not_believe=((start + granule, start + pages),)),
                     rules=[], why="The host stops after a page and then refuses: the rest is not converted.",
                 )  # fmt: skip
+
+
+def _large(basis: Basis, asked: GuestScript) -> Iterator[Case]:
+    """Yield a host that refuses what is large and does what is small, where guests are told to ask for less then."""
+    guest = basis.call.guest
+    say = _outcome_words(basis, "failed")
+    if guest is None or guest.smaller is None or not say:
+        return
+    most = max(basis.number(guest.smaller), 1)
+    turn = GuestTurn(kind="say", say=say, above=most)
+    yield _case(
+        basis, "refused", f"large-ones-to-{asked.to}", replace(asked, turns=(turn,), repeat_last=True), rules=[],
+        level="should", why=f"The host refuses more than {most} pages at once: the guest should ask for less.",
+    )  # fmt: skip
 
 
 def _outcome_words(basis: Basis, status: str) -> dict[str, int | str]:

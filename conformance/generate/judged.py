@@ -43,6 +43,11 @@ class Judged:
         return {answer.rule for answer in self.answers} == {rule}
 
     @property
+    def usual(self) -> bool:
+        """Whether no rule is broken under the usual values of open policies; under others one may be."""
+        return self.answers[0].rule is None
+
+    @property
     def accepted(self) -> bool:
         """Whether no rule is broken under any policy."""
         return not any(answer.rule for answer in self.answers)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hvabi.abi.model import BlockPlace
 from hvabi.conformance.case import Case, GuestScript, GuestTurn, Inject, Setup
-from hvabi.conformance.generate.basis import PLACE, SCRATCH, Basis, Question, around
+from hvabi.conformance.generate.basis import PLACE, SCRATCH, Basis, Question, around, before_of
 from hvabi.conformance.generate.judged import judge
 from hvabi.conformance.generate.variants import basis_request
 from hvabi.conformance.oracle.walk import value
@@ -38,6 +38,7 @@ def _case(basis: Basis, group: str, name: str, script: GuestScript, why: str, **
         why=why,
         kind="guest",
         setup=Setup(scratch=SCRATCH),
+        before=before_of(script),
         script=script,
         profile=None if basis.abi.profile == "spec" else basis.abi.profile,
     )

@@ -6,6 +6,7 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from hvabi.abi.expr import Name
 from hvabi.abi.expr import names as names_of
 from hvabi.conformance.generate.basis import SCRATCH, Basis, Question, vary
 from hvabi.conformance.oracle.walk import Undefined, value
@@ -252,6 +253,12 @@ def _unreadable(basis: Basis, question: Question, rule: Rule) -> Iterator[Varian
         return
     holes = tuple(pair for pair in ((0, page), (page + 1, 1 << 40)) if pair[0] < pair[1])
     yield "no-memory", vary(question, setup=replace(question.setup, memory=holes))
+    small = value(block.size, basis_request(basis, question)) < 4096
+    if small and isinstance(block.at, Name) and isinstance(question.fields.get(block.at.name), int):
+        # The block begins in memory and ends where there is none; one of a page never lies across two.
+        fields = {block.at.name: (page + 1 << 12) - 8}
+        holes = ((0, page + 1), (page + 2, 1 << 40))
+        yield "no-memory-behind", vary(question, fields=fields, setup=replace(question.setup, memory=holes))
 
 
 def _memory(basis: Basis, question: Question) -> Iterator[Variant]:

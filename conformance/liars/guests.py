@@ -35,7 +35,7 @@ class LyingConversation(_Conversation):
         try:
             yield from self.step(definition.steps_before, whole)
             for batch in self.batches(first):
-                yield from self.converse(batch)
+                yield from self.ask(batch)
         except Refused as refusal:
             return self.given_up(refusal, whole)
         yield from self.step(definition.steps_after, self.accepted(whole))

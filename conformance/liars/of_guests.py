@@ -159,6 +159,14 @@ class GuestLies:
     def progress(self) -> Iterator[Made]:
         """Yield guests that go on wrongly."""
         progress = self.call.progress
+        if self.call.guest is not None and self.call.guest.smaller is not None:
+            yield Made(
+                kind="progress",
+                name="large-only",
+                what="It gives up where a large request is refused.",
+                planted=Planted(spec=partial(_with_guest, smaller=None)),
+                hints=("large-",),
+            )
         if progress is None:
             return
         yield self._other(

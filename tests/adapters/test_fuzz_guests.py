@@ -106,6 +106,9 @@ class Talk:
             known = dict(zip(batch.request._fields, batch.request, strict=True))
             scope = guest.scope(Fields(known, known.__getitem__), start=batch.first << 12, pages=batch.pages)
             total += scope.int(progress.bound) if progress is not None else 1
+            smaller = guest.smaller()
+            if smaller is not None and batch.pages > smaller:
+                total += -(-batch.pages // smaller)
         return total
 
     def converse(

@@ -267,8 +267,10 @@ def test_right_requests_are_right(abi: str) -> None:
             for question in found:
                 judged = judge(basis, question)
                 assert judged is not None
-                assert judged.accepted
-                assert all(answer.state != question.before for answer in judged.answers if answer.end == "return")
+                # Another value of an open policy may refuse it.
+                right = [answer for answer in judged.answers if answer.rule is None]
+                assert judged.answers[0] in right
+                assert all(answer.state != question.before for answer in right if answer.end == "return")
 
 
 # -- coverage ------------------------------------------------------------------------------------------------
