@@ -11,14 +11,14 @@ from hvabi.abi.values import plain
 from hvabi.adapters.batch import plan
 from hvabi.adapters.registry import guest_class
 from hvabi.backend import PageState
-from hvabi.conformance.case import Case, Expected, GuestScript, HostStep, Inject, Level, Memory, Pages, Ranges, Setup
+from hvabi.conformance.case import Case, Expected, HostStep, Inject, Level, Memory, Pages, Ranges, Setup
 from hvabi.conformance.oracle import Oracle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from hvabi.abi.calls import Rule
     from hvabi.abi.codec import MessageCodec
-    from hvabi.abi.expr import Expr
     from hvabi.adapters.guest import Guest
 
 SCRATCH = (0x10, 0x14)
@@ -70,6 +70,16 @@ class Basis:
             self._codecs[key] = self.spec.message(self.call.request, transport=self.transport, config=setup.config)
         return self._codecs[key]
 
+    @property
+    def single_pages(self) -> bool:
+        """Whether requests are lists with one page in each element: a long list then takes long, and shows no more."""
+        guest = self.call.guest
+        return self.call.each is not None and guest is not None and guest.element_pages in ((), (1,))
+
+    def carries(self, name: str) -> bool:
+        """Whether a field of the request has a place on this transport."""
+        return bool(self.abi.transports[self.transport].placements[self.call.request].place.get(name))
+
     def states(self) -> list[str]:
         """Return the states that can be asked for; for a question, those that it can find."""
         if self.call.query is not None:
@@ -115,6 +125,12 @@ class Basis:
         guest = self.guest()
         return next(plan(guest, PLACE, pages, PageState(self.states()[0]))).pages
 
+    def most_elements(self) -> int:
+        """Return the most elements that a guest puts into one request, 1 where the call has no list."""
+        fields = self.request(PLACE + 1, 20000, self.states()[0])
+        each = self.call.each
+        return len(fields[each]) if fields is not None and each is not None else 1
+
     def question(self, start: int = PLACE, pages: int = 1, to: str = "shared") -> Question | None:
         """Return a right request amid pages of the other state, or None where the ABI cannot ask for it.
 
@@ -123,13 +139,31 @@ class Basis:
         fields = self.request(start, pages, to)
         if fields is None:
             return None
-        before = around(start, pages, to)
         if self.call.query is not None:
             end = start + pages
-            before = ((start, end, to),)
+            before: Ranges = ((start, end, to),)
             if to == "private":
                 before = ((start - NEIGHBOURS, start, "shared"), (end, end + NEIGHBOURS, "shared"))
-        return Question(fields=fields, before=before, call=self.call.name)
+            return Question(fields=fields, before=before, call=self.call.name)
+        return Question(fields=fields, **self.laid(start, pages, to), call=self.call.name)
+
+    def laid(self, start: int, pages: int, to: str) -> dict[str, Any]:
+        """Return `before` and `facts` in which a conversion of [start, start + pages) changes every page.
+
+        Where a call changes facts only, the pages have the other facts and the states say nothing.
+        """
+        wanted = self.stands_for(to)
+        if not wanted:
+            return {"before": around(start, pages, to)}
+        facts = {}
+        for name, value in wanted.items():
+            edges = ((start - NEIGHBOURS, start - 1), (start + pages + 1, start + pages + NEIGHBOURS))
+            facts[name] = edges if value else ((start - NEIGHBOURS, start + pages + NEIGHBOURS),)
+        return {"facts": facts}
+
+    def stands_for(self, to: str) -> Mapping[str, bool]:
+        """Return the facts that a state stands for, none where the call changes states."""
+        return self.call.convert.stands_for.get(to, {}) if self.call.convert else {}
 
     def usual(self, pages: int = 1) -> Question | None:
         """Return a right request about that many pages, rounded up, in the first state that can be asked for."""
@@ -144,13 +178,9 @@ class Basis:
         guest = self.call.guest
         if guest is None or guest.granule is None:
             return 1
-        return max(self.number(guest.granule) // 4096, 1)
-
-    def number(self, expr: Expr) -> int:
-        """Return the value of an expression over constants and the default configuration."""
         codec = self.codec(Setup())
         _, scope = codec.reader(_Empty())
-        return scope.int(expr)
+        return max(scope.int(guest.granule) // 4096, 1)
 
     def oracle(self, setup: Setup) -> Oracle:
         """Return the oracle under a setup."""
@@ -232,6 +262,16 @@ class Basis:
         )
 
 
+def host_rules(basis: Basis) -> Iterator[Rule]:
+    """Yield the rules that bind the host on this transport, in order."""
+    for rule in basis.call.rules:
+        if rule.binds != "host" or rule.on != "request" or not rule.guard.serves(basis.transport):
+            continue
+        if rule.level == "observed" and basis.abi.profile == "spec":
+            continue
+        yield rule
+
+
 class _Empty:
     def register(self, name: str) -> int | None:
         return None
@@ -264,11 +304,6 @@ def around(start: int, pages: int, to: str) -> Ranges:
         return ((start - NEIGHBOURS, start + pages + NEIGHBOURS, "shared"),)
     # The outermost neighbours show that nothing beyond the range is touched.
     return ((start - NEIGHBOURS, start - 1, "shared"), (start + pages + 1, start + pages + NEIGHBOURS, "shared"))
-
-
-def before_of(script: GuestScript) -> Ranges:
-    """Return the state from which a guest's conversion begins: its pages are in the other state."""
-    return around(script.gpa >> 12, script.pages, script.to) if script.pages and script.gpa % 4096 == 0 else ()
 
 
 def vary(question: Question, **changes: Any) -> Question:

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hvabi.abi.calls import Rule
-    from hvabi.abi.model import Field
+    from hvabi.abi.model import Block, Field
+    from hvabi.conformance.case import Pages
 
 MOST_CONFIGURATIONS = 8
 """Most configurations under which one rule is tried."""
+_AWAY = SCRATCH[1] - 1
+"""A page where a structure can lie instead."""
 Variant = tuple[str, Question]
 """A name for people and ids, and the changed request."""
 
@@ -86,7 +89,7 @@ def field_variants(basis: Basis, question: Question, rule: Rule) -> Iterator[Var
         if name not in fields:
             continue
         field = message.fields[name]
-        if field.is_list:
+        if field.is_list or not basis.carries(name):
             continue
         for label, number in _numbers(field, question.fields[name], interesting):
             yield f"{_dashed(name)}-{label}", vary(question, fields={name: number})
@@ -251,14 +254,38 @@ def _unreadable(basis: Basis, question: Question, rule: Rule) -> Iterator[Varian
         page = value(block.at, basis_request(basis, question)) >> 12
     except Undefined:
         return
-    holes = tuple(pair for pair in ((0, page), (page + 1, 1 << 40)) if pair[0] < pair[1])
-    yield "no-memory", vary(question, setup=replace(question.setup, memory=holes))
+    yield "no-memory", vary(question, setup=replace(question.setup, memory=_without(page)))
     small = value(block.size, basis_request(basis, question)) < 4096
     if small and isinstance(block.at, Name) and isinstance(question.fields.get(block.at.name), int):
         # The block begins in memory and ends where there is none; one of a page never lies across two.
         fields = {block.at.name: (page + 1 << 12) - 8}
-        holes = ((0, page + 1), (page + 2, 1 << 40))
-        yield "no-memory-behind", vary(question, fields=fields, setup=replace(question.setup, memory=holes))
+        behind = _without(page + 1)
+        yield "no-memory-behind", vary(question, fields=fields, setup=replace(question.setup, memory=behind))
+    # Where another block begins in the same page, which of the two is missed is not clear: one of them goes elsewhere.
+    together = [other for other in placement.blocks.values() if _page_of(basis, question, other) == page]
+    for other in together if len(together) > 1 else ():
+        match other.at:
+            case Name(name) if name in question.fields:
+                there = vary(question, fields={name: _AWAY << 12 | question.fields[name] & 0xFFF})
+                missing = _AWAY if other is block else page
+                label = f"{_dashed(name)}-elsewhere-no-memory"
+                yield label, vary(there, setup=replace(question.setup, memory=_without(missing)))
+            case _:
+                continue
+
+
+def _without(page: int) -> Pages:
+    return tuple(pair for pair in ((0, page), (page + 1, 1 << 40)) if pair[0] < pair[1])
+
+
+def _page_of(basis: Basis, question: Question, block: Block) -> int | None:
+    """Return the page in which a block begins."""
+    if block.at is None:
+        return None
+    try:
+        return int(value(block.at, basis_request(basis, question))) >> 12
+    except Undefined:
+        return None
 
 
 def _memory(basis: Basis, question: Question) -> Iterator[Variant]:
@@ -286,15 +313,32 @@ def _selected(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]
 
 def _states(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
     request = basis_request(basis, question)
-    try:
-        start = value(rule.operands["start"][0], request) >> 12
-        pages = max(value(rule.operands["length"][0], request) >> 12, 1)
-    except Undefined:
-        return
-    if rule.check == "fact":
-        yield "fact-true", vary(question, facts={rule.words["name"]: ((start, start + pages),)})
-        yield "fact-false", vary(question, facts={})
-        return
-    for state in basis.states():
-        laid = () if state == "private" else ((start, start + pages, state),)
-        yield f"all-{state}", vary(question, before=laid)
+    scopes = [("", request)]
+    if rule.scope == "element":
+        items = question.fields[basis.call.convert.each] if basis.call.convert and basis.call.convert.each else ()
+        last = len(items) - 1
+        scopes = [("", request.plus(it=items[0], index=0))] if items else []
+        scopes += [("last-", request.plus(it=items[last], index=last))] if last > 0 else []
+    for where, names in scopes:
+        try:
+            start = value(rule.operands["start"][0], names) >> 12
+            pages = max(value(rule.operands["length"][0], names) >> 12, 1)
+        except Undefined:
+            continue
+        if rule.check == "fact":
+            yield from _facts(question, rule.words["name"], where, start, pages)
+            continue
+        for state in basis.states():
+            laid = () if state == "private" else ((start, start + pages, state),)
+            yield f"{where}all-{state}", vary(question, before=laid)
+
+
+def _facts(question: Question, name: str, where: str, start: int, pages: int) -> Iterator[Variant]:
+    """Yield a fact true and false on all pages of a range, and true on the first and the last page only."""
+    others = {other: pieces for other, pieces in question.facts.items() if other != name}
+    yield f"{where}fact-true", vary(question, facts={**others, name: ((start, start + pages),)})
+    yield f"{where}fact-false", vary(question, facts=others)
+    if pages > 1:
+        yield f"{where}fact-of-the-first", vary(question, facts={**others, name: ((start, start + 1),)})
+        last = start + pages - 1
+        yield f"{where}fact-of-the-last", vary(question, facts={**others, name: ((last, last + 1),)})

@@ -177,7 +177,7 @@ def _guest_field(abi: Abi, row: dict[str, Any]) -> Abi:
 def _smaller(abi: Abi, row: dict[str, Any]) -> Abi:
     call = model.the_call(abi)
     assert call.guest is not None  # bugs of this kind are of guests
-    return model.with_call(abi, replace(call, guest=replace(call.guest, smaller=None)))
+    return model.with_call(abi, replace(call, guest=replace(call.guest, smaller_when=None)))
 
 
 def _steps(abi: Abi, row: dict[str, Any]) -> Abi:
@@ -201,7 +201,7 @@ _CHANGES: Mapping[str, Callable[[Abi, dict[str, Any]], Abi]] = {
     "next": _next,
     "for-ever": _for_ever,
     "guest-field": _guest_field,
-    "smaller": _smaller,
+    "smaller-when": _smaller,
     "steps-before": _steps,
 }
 
