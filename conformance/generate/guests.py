@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hvabi.abi.expr import paths, to_text
 from hvabi.abi.model import BlockPlace
 from hvabi.conformance.case import Case, GuestScript, GuestTurn, Inject, Setup
-from hvabi.conformance.generate.basis import PLACE, SCRATCH, Basis, around
+from hvabi.conformance.generate.basis import PLACE, SCRATCH, Basis
 from hvabi.conformance.generate.judged import judge
 
 if TYPE_CHECKING:
@@ -61,19 +61,20 @@ def _spans(basis: Basis, to: str) -> Iterator[tuple[str, int, int]]:
         yield "one-element-more-than-fits", PLACE + 1, most + 1
 
 
-def before_of(basis: Basis, script: GuestScript) -> Ranges:
-    """Return the state from which a guest's conversion begins: its pages are in the other state."""
-    if not script.pages or script.gpa % 4096 or basis.stands_for(script.to):
-        return ()
-    return around(script.gpa >> 12, script.pages, script.to)
-
-
 def facts_before(basis: Basis, script: GuestScript) -> dict[str, Pages]:
     """Return facts under which the host can do what a guest asks; none where the call changes states."""
     if not script.pages or not basis.stands_for(script.to):
         return {}
     facts: dict[str, Pages] = basis.laid(script.gpa >> 12, script.pages, script.to)["facts"]
     return facts
+
+
+def states_before(basis: Basis, script: GuestScript) -> Ranges:
+    """Return a state in which the pages of a script are not yet what they are to become."""
+    if script.to != "private" or not script.pages or basis.stands_for(script.to):
+        return ()
+    first = script.gpa >> 12
+    return ((first, first + script.pages, "shared"),)
 
 
 def _case(
@@ -98,7 +99,7 @@ def _case(
         why=why,
         kind="guest",
         setup=setup or Setup(scratch=SCRATCH),
-        before=before_of(basis, script),
+        before=states_before(basis, script),
         script=script,
         facts=facts_before(basis, script),
         profile=None if basis.abi.profile == "spec" else basis.abi.profile,
@@ -262,8 +263,11 @@ def _refused(basis: Basis) -> Iterator[Case]:
                 rules=[], why=f"The host refuses with its answer for `{status}`: nothing is converted.",
             )  # fmt: skip
         yield from _large(basis, replace(asked, must_believe=((start, start + pages),)))
-        if _sees_partial(basis) and _can_be_done(basis, start, pages, to):
-            turn = GuestTurn(inject=Inject(fault="stop-after", arguments={"pages": granule}))
+        one_call_each = basis.reach() <= granule
+        if (_sees_partial(basis) or one_call_each) and _can_be_done(basis, start, pages, to):
+            # Where a call names no more than that, the first is done as a whole.
+            stop = Inject(fault="stop-after", arguments={"pages": granule})
+            turn = GuestTurn(inject=None if one_call_each else stop)
             last = GuestTurn(kind="say", say=_outcome_words(basis, "failed") or _outcome_words(basis, "invalid"))
             if last.say:
                 yield _case(
@@ -339,7 +343,7 @@ def _lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, *tuple[GuestTurn, ...
         field = looked_at.pop() if len(looked_at) == 1 else field
     match rule.check:
         case "within" if field in fields:
-            yield "below", turn(field, f"({text('low')}) - 4096")
+            yield "below", turn(field, f"max(({text('low')}) - 4096, 0)")
             yield "above", turn(field, f"({text('high')}) + 4096")
         case "below" if field in fields:
             yield "at-limit", turn(field, text("limit"))
