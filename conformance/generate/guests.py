@@ -343,7 +343,9 @@ def _lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, *tuple[GuestTurn, ...
         field = looked_at.pop() if len(looked_at) == 1 else field
     match rule.check:
         case "within" if field in fields:
-            yield "below", turn(field, f"max(({text('low')}) - 4096, 0)")
+            # Below zero there is nothing: the field then holds what a host that counted wrong would write.
+            mask = (1 << fields[field].bits) - 1
+            yield "below", turn(field, f"(({text('low')}) - 4096) & {mask:#x}")
             yield "above", turn(field, f"({text('high')}) + 4096")
         case "below" if field in fields:
             yield "at-limit", turn(field, text("limit"))

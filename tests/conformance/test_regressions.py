@@ -45,6 +45,7 @@ ZOO = {
 }  # fmt: skip
 """How many entries the list of historic bugs has under each letter."""
 ABIS = (
+    "common-convert",
     "kvm-page-enc-status",
     "kvm-map-gpa-range",
     "kvm-exit-hypercall",
