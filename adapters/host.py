@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hvabi.abi.errors import CodecError, ExprError
 from hvabi.abi.expr import Name
 from hvabi.abi.model import PairPlace, RegisterPlace
-from hvabi.abi.scope import Fields, Scope
+from hvabi.abi.scope import Fields, Scope, definitions
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.adapters.asking import Asking, found_at
 from hvabi.adapters.checks import Context, element_enums, first_bad, keeps, pages_of
@@ -169,7 +169,7 @@ class _HostCall:
         self.fields = Fields(message.fields, lambda name: self.placer.fetch(name, self.scope, self))
         self.scope = Scope(
             self.host.static,
-            define={name: item.expr for name, item in call.define.items()},
+            define=definitions(call),
             request=self.fields,
             local={"cpl": self.cpl, "enabled": int(self.host.enabled)},
         )

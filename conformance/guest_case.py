@@ -127,9 +127,9 @@ class GuestCase:
             said, bytes_said = self.reader.say(read, turn, to=self.script.to, answer=right)
             regs.update(said)
             mem += bytes_said
-        self.said += self.reader.said_done(read, self._over(asked, regs, mem))
         mem = list(merge(mem))
         over = self._over(asked, regs, mem)
+        self.said += self.reader.said_done(read, over)
         self.memory.lay(mem)
         if self.reader.executes_again(read, over):
             blocks = tuple((at, self.memory.read(at, len(data))) for at, data in asked.mem)
