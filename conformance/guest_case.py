@@ -105,6 +105,8 @@ class GuestCase:
             self._show(asked, {}, ())
             return None
         self._count(read)
+        if turn.above is not None and sum(end - start for start, end, _ in read.pages) <= turn.above:
+            turn = GuestTurn()
         if not repeated:
             self._judge_request(read)
         self.named += [(start, end) for start, end, _ in read.pages]
