@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hvabi.abi.model import Pointer, Transport
     from hvabi.abi.source import Node, SourceFile
 
-VENDORS = ("kvm", "amd", "intel", "microsoft", "arm", "ibm", "riscv")
+VENDORS = ("common", "kvm", "amd", "intel", "microsoft", "arm", "ibm", "riscv")
 """Folders of the specification files, in the order in which they are listed."""
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hvabi.abi.model import BlockPlace
 from hvabi.abi.scope import Scope, state_number
 from hvabi.adapters.vmm import ask, errno_of
-from hvabi.backend import GPA_PAGES, PAGE_SHIFT, PAGE_SIZE, Change, Conversion, PageState, Status
+from hvabi.backend import GPA_PAGES, PAGE_SHIFT, PAGE_SIZE, Change, Conversion, Outcome, PageState, Status
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 class Stopped(Exception):  # not an error: how the work ends early
-    """The work ended before all of it was done: by a rule, by an answer of user space, or with a status."""
+    """The work ended before all of it was done: by a rule, by an answer of user space, or with a status.
+
+    `pages` of the piece that was under way are done.
+    """
 
     def __init__(
         self,
@@ -27,12 +30,14 @@ class Stopped(Exception):  # not an error: how the work ends early
         to: PageState | None = None,
         rule: Rule | None = None,
         answer: Answer | None = None,
+        pages: int = 0,
     ) -> None:
         super().__init__(status.value)
         self.status = status
         self.to = to
         self.rule = rule
         self.answer = answer
+        self.pages = pages
 
 
 class Part:
@@ -248,7 +253,13 @@ class Work:
             bad = self._room(group, at, size)
             size = size if bad is None else bad[0]
             if size:
-                yield from self._piece(first, first.start + at, size)
+                try:
+                    yield from self._piece(first, first.start + at, size)
+                except Stopped as stop:
+                    if stop.pages:
+                        self.done += stop.pages
+                        self._count(group, at + stop.pages)
+                    raise
                 at += size
                 self.done += size
                 self._count(group, at)
@@ -326,9 +337,26 @@ class Work:
         outcome = self.backend.convert(Conversion(start, pages, part.to, None), absent=self.absent)
         if outcome.status is not Status.DONE:
             self._restore_facts(facts)
-            raise Stopped(outcome.status, to=part.to)
+            raise Stopped(outcome.status, to=part.to, pages=self._kept(part, outcome))
         self.changes += outcome.changed
         self.fact_changes += facts
+
+    def _kept(self, part: Part, outcome: Outcome) -> int:
+        """Return the pages of a piece that ended in the middle which count as done; the others are put back."""
+        done = outcome.pages_done
+        keep = 0 if self.whole_elements else done // self.unit_pages * self.unit_pages
+        if not done:
+            return 0
+        start = outcome.next - done
+        for change in reversed(outcome.changed):
+            low = max(change.start, start + keep)
+            if low < change.end:
+                self.backend.convert(Conversion(low, change.end - low, change.before, None), absent="allow")
+            if change.start < low:
+                self.changes.append(change._replace(end=min(change.end, low)))
+        if keep:
+            self.fact_changes += self._set_facts(part, start, keep)
+        return keep
 
     def _ask(self, part: Part, start: int, pages: int) -> Generator[VmmRequest, VmmReply, int]:
         vmm = self.definition.vmm

@@ -22,7 +22,7 @@ from hvabi.backend.slots import MemoryLayout
 from hvabi.backend.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 #: What a conversion of pages that are not memory gets: `refuse` answers out-of-range, `allow` does it,
 #: `allow-shared` does it unless the pages shall become private (a firmware that shares its MMIO window).
@@ -44,6 +44,8 @@ class Backend:
         max_bytes: budget for all these ranges together, `RANGE_BYTES` each (a guest that donates the room).
         facts: the names of the declared facts; every fact is false for every page at first.
         max_generations: bound on the ranges that remember epochs; at it, they merge.
+        elsewhere: whoever has to convert the pages too, and first: it is asked after everything was checked here, and
+            where it says that it did fewer pages, the conversion ends there.
 
     What an operation does not report as done has not changed. Any thread may call any method at any
     time; each is atomic for all others. Page numbers lie in [0, 2**52]; `ModelError` `bad-pages` else.
@@ -58,6 +60,7 @@ class Backend:
         max_bytes: int | None = None,
         facts: Iterable[str] = (),
         max_generations: int = DEFAULT_GENERATIONS,
+        elsewhere: Callable[[Conversion], Outcome] | None = None,
     ) -> None:
         for name, bound in (("max_ranges", max_ranges), ("max_bytes", max_bytes)):
             if bound is not None and bound < 0:
@@ -69,11 +72,12 @@ class Backend:
         self._facts = Facts(facts, max_ranges)
         self._generations = Generations(max_generations)
         self._lock = threading.Lock()
+        self._elsewhere = elsewhere
 
     # Conversion
 
     def convert(self, conversion: Conversion, *, absent: Absent = "refuse") -> Outcome:
-        """Do a conversion as a whole or not at all.
+        """Do a conversion as a whole or not at all; only where it is also done elsewhere it may end in the middle.
 
         Judged in this order: no pages is `DONE`; pages that are not memory are `OUT_OF_RANGE` unless
         `absent` allows them; a conversion that would add a range beyond a bound is `LIMIT`. One that adds
@@ -91,7 +95,11 @@ class Backend:
                 return Outcome(Status.OUT_OF_RANGE, 0, start)
             if not self._has_room(start, end, to):
                 return Outcome(Status.LIMIT, 0, start)
-            return Outcome(Status.DONE, conversion.page_count, end, self._apply(start, end, to))
+            if self._elsewhere is None:
+                return Outcome(Status.DONE, conversion.page_count, end, self._apply(start, end, to))
+            there = self._elsewhere(conversion)
+            middle = start + there.pages_done
+            return Outcome(there.status, there.pages_done, middle, self._apply(start, middle, to))
 
     def _has_room(self, start: int, end: int, to: PageState) -> bool:
         count = self._map.count

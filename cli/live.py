@@ -39,7 +39,14 @@ HOW = {
 }
 
 
-@click.group(invoke_without_command=True)
+GROUP_EPILOG = """\b
+Examples:
+  hvabi live kvm
+  hvabi live kvm --list
+"""
+
+
+@click.group(invoke_without_command=True, epilog=GROUP_EPILOG)
 @click.pass_context
 def command(ctx: click.Context) -> int | None:
     """Test real kernels: the same cases, the same runner, Linux itself as the implementation."""

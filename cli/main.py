@@ -23,6 +23,8 @@ COMMANDS = {
     "explain": "What a rule, status, constant, field or diagnostic means.",
     "encode": "Field values to registers and bytes.",
     "decode": "Registers or bytes to fields, bit by bit, and every other legal reading.",
+    "translate": "The request of one ABI said in another, and what is lost.",
+    "compare": "The same questions asked of every ABI.",
     "replay": "A boot log: conversions found, tracked, checked.",
     "conform": "Test an implementation, in any language, against the cases.",
     "coverage": "Which rules have cases, and which have none.",

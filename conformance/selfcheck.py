@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hvabi.abi.errors import HvAbiError
+from hvabi.adapters.converse import converse
 from hvabi.adapters.registry import guest_class, host_class
-from hvabi.adapters.values import GuestCall, GuestReply, GuestResult, Injection
+from hvabi.adapters.values import Injection
 from hvabi.backend import PAGE_SHIFT, Backend, Conversion, PageState
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
     from hvabi.abi.registry import Spec
     from hvabi.abi.specification import Abi
-    from hvabi.adapters.guest import Guest
-    from hvabi.adapters.host import Host
 
 SCRATCH = (0x10, 0x20)
 """Pages of the guest's own area."""
@@ -33,36 +32,6 @@ class Talked:
     count: int = 0
     skipped: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-
-
-def converse(
-    guest: Guest, host: Host, start_gpa: int, pages: int, to: PageState, stops: list[Injection]
-) -> GuestResult:
-    """Let a guest convert a range on a host; `stops` are faults for its first calls. A host's stop ends it."""
-    conversation = guest.convert(start_gpa, pages, to)
-    waiting = list(stops)
-    calls = 0
-    try:
-        shown = next(conversation)
-        while True:
-            if not isinstance(shown, GuestCall):
-                shown = conversation.send(GuestReply())
-                continue
-            calls += 1
-            for gpa, data in shown.mem:
-                host.memory.poke(gpa, data)
-            answer = host.answer(shown.regs, inject=waiting.pop(0) if waiting else None)
-            if answer.end == "replay":
-                answer = host.answer({**shown.regs, **answer.regs})
-            if answer.end != "return":
-                # No answer reached the guest: its own registers would read as one.
-                conversation.close()
-                reason = answer.reason or answer.fault or "the call was not answered"
-                return GuestResult(to=to, done=False, ranges=(), calls=calls, reason=f"the host: {reason}")
-            shown = conversation.send(GuestReply(regs=answer.regs, mem=answer.mem))
-    except StopIteration as end:
-        result: GuestResult = end.value
-        return result
 
 
 def _expected(start: int, pages: int, to: PageState) -> list[tuple[int, int, PageState]]:
@@ -119,4 +88,4 @@ def _one(spec: Spec, transport: str, start: int, pages: int, to: PageState, stop
         talked.failures.append(f"{label}: the guest believes {result.ranges}")
 
 
-__all__ = ["SCRATCH", "Talked", "converse", "talk_all"]
+__all__ = ["SCRATCH", "Talked", "talk_all"]

@@ -48,7 +48,10 @@ class MessageTarget:
         self.seeds: list[Wire] = []
         if codec.request is not None:
             self.request = self._valid(codec.request, None)
-        for _ in range(_SEEDS * 8):
+        for attempt in range(_SEEDS * 8):
+            if codec.request is not None and not self.seeds and attempt % 8 == 7:
+                # A request of random numbers can ask for more than an answer can hold.
+                self.request = self._valid(codec.request, None)
             value = self._valid(codec, self.request)
             if value is None:
                 continue
@@ -114,6 +117,8 @@ class MessageTarget:
         if item.enum is not None and rng.random() < 0.8:
             known = [value.value for value in item.enum.values.values()]
             return rng.choice(known) & (1 << item.bits) - 1
+        if item.unit == "page" and rng.random() < 0.5:
+            return rng.randrange(1, 200)  # a count of pages can be the length of a list
         if item.bits >= 32 and item.word is None:
             return rng.randrange(0x10, 0x400) << 12
         return rng.getrandbits(item.bits) if rng.random() < 0.5 else 0

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hvabi.abi.registry import load
+from hvabi.adapters.converse import converse
 from hvabi.adapters.registry import guest_class, host_class
 from hvabi.adapters.values import GuestCall, GuestReply, GuestResult, GuestStep, Injection
 from hvabi.backend import PageState
-from hvabi.conformance.selfcheck import converse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
