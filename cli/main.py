@@ -35,6 +35,7 @@ COMMANDS = {
     "docs": "Write the manual: a static site, Markdown or reStructuredText.",
     "verify": "Check the specifications, codecs and bundled adapters.",
     "lint": "Check specification files.",
+    "diff": "What changed between two specifications, and whether it breaks anybody.",
     "layout-check": "Check the specifications against kernel headers.",
     "iut": "Serve the bundled adapters over the line protocol.",
     "generate": "Renew the generated tables of a checkout.",

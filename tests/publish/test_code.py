@@ -186,7 +186,8 @@ def test_headers_compile_for_a_kernel(compiler: str, standard: str, tmp_path: Pa
     linux = tmp_path / "linux"
     linux.mkdir()
     (linux / "types.h").write_text(
-        "#pragma once\ntypedef unsigned char uint8_t;\ntypedef unsigned short uint16_t;\ntypedef unsigned int uint32_t;\n"
+        "#pragma once\n"
+        "typedef unsigned char uint8_t;\ntypedef unsigned short uint16_t;\ntypedef unsigned int uint32_t;\n"
         "typedef __UINT64_TYPE__ uint64_t;\ntypedef __INT64_TYPE__ int64_t;\n"
     )
     for abi in abis():
