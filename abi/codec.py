@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi._compile import layout_node
@@ -113,7 +114,7 @@ class MessageCodec:
         """Names of the fields in order."""
         return tuple(self.message.fields)
 
-    @property
+    @cached_property
     def body(self) -> str | None:
         """Name of the block whose bytes are the message, or None where its registers are."""
         if self.message.body is not None and self.message.body in self.placer.blocks:
@@ -315,7 +316,8 @@ class MessageCodec:
             self.placer.store(name, getattr(whole, name), scope, sink)
         if self.request is None:
             self._fill_blocks(scope, sink)
-        return Wire(regs=sink.regs, mem=sink.mem, body=self._body(whole, request, scope, sink))
+        mem = sink.mem
+        return Wire(regs=sink.regs, mem=mem, body=self._body(scope, sink.regs, mem))
 
     def _fill_blocks(self, scope: Scope, sink: WireSink) -> None:
         """Give every block its whole size: bytes that no field covers are 0."""
@@ -326,18 +328,18 @@ class MessageCodec:
             if 0 < size <= 1 << 20:
                 sink.write_behind(self.placer.address(block, scope), bytes(size))
 
-    def _body(self, value: Any, request: Any, scope: Scope, sink: WireSink) -> bytes:
+    def _body(self, scope: Scope, regs: Mapping[str, int], mem: Iterable[tuple[int, bytes]]) -> bytes:
         if self.body is None:
             return b"".join(
-                sink.regs.get(name, 0).to_bytes(register_bits(name) // 8, "little") for name in self.placer.registers
+                regs.get(name, 0).to_bytes(register_bits(name) // 8, "little") for name in self.placer.registers
             )
         block = self.placer.blocks[self.body]
         if block.registers:
-            return b"".join(
-                sink.regs.get(name, 0).to_bytes(register_bits(name) // 8, "little") for name in block.registers
-            )[: scope.int(block.size)]
+            return b"".join(regs.get(name, 0).to_bytes(register_bits(name) // 8, "little") for name in block.registers)[
+                : scope.int(block.size)
+            ]
         base, size = self.placer.address(block, scope), max(scope.int(block.size), 0)
-        for start, data in sink.mem:
+        for start, data in mem:
             if start <= base < start + len(data):
                 return data[base - start : base - start + size]
         return b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi._compile import layout_node
@@ -39,7 +40,7 @@ class Placer:
         places = self.placement.place.get(name)
         return places[0] if places else None
 
-    @property
+    @cached_property
     def registers(self) -> tuple[str, ...]:
         """The registers of the message in the order of the specification, fixed ones first."""
         found = dict.fromkeys(self.placement.fixed)

@@ -11,6 +11,7 @@ from hvabi.abi.values import by_identity, ident
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from hvabi.abi.calls import Call
     from hvabi.abi.model import Transport
     from hvabi.abi.specification import Abi
 
@@ -50,6 +51,12 @@ def _abi_names(abi: Abi) -> Mapping[str, Any]:
     names.update((name, constant.value) for name, constant in abi.constants.items())
     names.update((name, key.default) for name, key in abi.config.items())
     return names
+
+
+@by_identity
+def definitions(call: Call) -> Mapping[str, Expr]:
+    """Return the names that a call defines for its expressions."""
+    return {name: item.expr for name, item in call.define.items()}
 
 
 class Fields:

@@ -90,6 +90,8 @@ class WireSource:
             for start, data in self._mem:
                 if start <= at < start + len(data):
                     piece = data[at - start : at - start + size - len(out)]
+                    if len(piece) == size:
+                        return bytes(piece)
                     out += piece
                     at += len(piece)
                     break

@@ -7,10 +7,11 @@ guest's reading of an answer must hold, and only pages that an answer says are d
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import CodecError, ExprError
-from hvabi.abi.scope import Fields, Scope, state_number
+from hvabi.abi.scope import Fields, Scope, definitions, state_number
 from hvabi.abi.wire import Wire, WireSource, laid_over, merge
 from hvabi.adapters.batch import Batch, plan
 from hvabi.adapters.checks import Context, element_enums, keeps
@@ -22,7 +23,7 @@ from hvabi.backend import PAGE_SHIFT, PAGE_SIZE, PageState
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hvabi.abi.calls import Call
+    from hvabi.abi.calls import Call, Rule
     from hvabi.abi.codec import MessageCodec
     from hvabi.abi.registry import Spec
 
@@ -79,6 +80,18 @@ class Guest:
         self.enabled = enabled
         self.steps = steps
 
+    @cached_property
+    def rules_of_answers(self) -> tuple[Rule, ...]:
+        """The rules that the guest must or should hold an answer to."""
+        return tuple(
+            rule
+            for rule in self.definition.rules
+            if rule.binds == "guest"
+            and rule.on == "response"
+            and rule.level in ("must", "should")
+            and rule.guard.serves(self.transport.name)
+        )
+
     def names(self) -> dict[str, Any]:
         """Return the run-time names that hold for the whole conversation."""
         return {
@@ -92,7 +105,7 @@ class Guest:
         """Return a scope over the guest's names and the messages that there are."""
         return Scope(
             self.static,
-            define={name: item.expr for name, item in self.definition.define.items()},
+            define=definitions(self.definition),
             request=request,
             response=response,
             local={**self.names(), **local},
@@ -323,7 +336,6 @@ class _Answer:
 
     def check(self) -> None:
         """Raise `Refused` where the answer cannot be read or breaks a rule that the guest must or should keep."""
-        call = self.guest.definition
         context = Context(
             backend=None,
             readable=lambda name: True,
@@ -331,11 +343,7 @@ class _Answer:
             message=self.guest.response.message,
             element=element_enums(self.guest.response.message, None),
         )
-        for rule in call.rules:
-            if rule.binds != "guest" or rule.on != "response" or rule.level not in ("must", "should"):
-                continue
-            if not rule.guard.serves(self.guest.transport.name):
-                continue
+        for rule in self.guest.rules_of_answers:
             try:
                 kept = keeps(rule, self.scope, context)
             except (CodecError, ExprError) as error:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hvabi.abi.errors import CodecError, ExprError
 from hvabi.abi.expr import Name
 from hvabi.abi.model import PairPlace, RegisterPlace
-from hvabi.abi.scope import Fields, Scope
+from hvabi.abi.scope import Fields, Scope, definitions
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.adapters.asking import Asking, found_at
 from hvabi.adapters.checks import Context, element_enums, first_bad, keeps, pages_of
@@ -169,7 +169,7 @@ class _HostCall:
         self.fields = Fields(message.fields, lambda name: self.placer.fetch(name, self.scope, self))
         self.scope = Scope(
             self.host.static,
-            define={name: item.expr for name, item in call.define.items()},
+            define=definitions(call),
             request=self.fields,
             local={"cpl": self.cpl, "enabled": int(self.host.enabled)},
         )
@@ -223,19 +223,22 @@ class _HostCall:
         return self.finish(Status.DONE, asking.scope(), asking)
 
     def dispatch(self) -> None:
-        """Choose the call of the ABI that the registers and constants select; the first one if none does."""
+        """Choose the call of the ABI that the fixed registers and constants select.
+
+        Where none does, it is the one whose constants are right, else the first.
+        """
         calls = [call for call in self.host.abi.calls.values() if call.request in self.host.transport.placements]
-        if len(calls) > 1:
+        for fixed in (True, False) if len(calls) > 1 else ():
             for call in calls:
                 self.open(call)
                 try:
-                    if self.selected((), everything=True):
+                    if self.selected((), everything=True, fixed=fixed):
                         return
                 except (OutsideMemory, ModelError, CodecError):
                     continue
         self.open(calls[0])
 
-    def selected(self, operands: tuple[Expr, ...], *, everything: bool = False) -> bool:
+    def selected(self, operands: tuple[Expr, ...], *, everything: bool = False, fixed: bool = True) -> bool:
         """Whether the fixed registers and constant fields have the values that select this call."""
         named = {operand.name for operand in operands if isinstance(operand, Name)}
         for name, field in self.placer.message.fields.items():
@@ -246,7 +249,7 @@ class _HostCall:
                 continue
             if self.fields[name] != self.scope.int(field.const):
                 return False
-        if named:
+        if named or not fixed:
             return True
         for path, expr in self.placer.placement.parts.items():
             name, _, part = path.partition(".")

@@ -247,7 +247,8 @@ def _turn(turn: GuestTurn) -> str:
     said = [f"{name} = {value if isinstance(value, str) else hex(value)}" for name, value in turn.say.items()]
     said += [f"register {name} = {value:#x}" for name, value in turn.regs.items()]
     said += [f"bytes {data.hex()} at {block}+{offset:#x}" for block, offset, data in turn.mem_at]
-    return text + (f", and the answer says {', '.join(said)}" if said else ", and answers rightly")
+    text += f", and the answer says {', '.join(said)}" if said else ", and answers rightly"
+    return text if turn.above is None else f"to a call of more than {turn.above:#x} pages: {text}; else it serves"
 
 
 # -- stories ----------------------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ class Asked:
         call: name of the call in the specification.
         value: the decoded message.
         fields: the same as the oracle takes it.
+        names: what names mean over these fields.
         pages: what is to be converted: ``(first page, end page, state or None for a hint)``.
         broken: rules that bind the guest and that the request does not keep.
 
@@ -52,6 +53,7 @@ class Asked:
     call: Call
     value: Any
     fields: Mapping[str, Any]
+    names: Names
     pages: tuple[tuple[int, int, str | None], ...]
     broken: tuple[Rule, ...]
 
@@ -71,6 +73,7 @@ class Reader:
         self.oracle = Oracle(abi, revision, transport, setup, profile=profile)
         self.setup = setup
         self._codecs: dict[str, MessageCodec] = {}
+        self._read: tuple[Wire, Any] | None = None
 
     def codec(self, message: str) -> MessageCodec:
         """Return the codec of a message."""
@@ -87,7 +90,7 @@ class Reader:
         for call in calls:
             try:
                 decoded = self.codec(call.request).decode(Wire(regs=regs, mem=mem))
-                request = self._request(call, _open(decoded), regs)
+                request = Request(self.oracle, self.abi, call.name, _open(decoded), 0, None, (), {}, regs)
                 if not request.is_selected(set()):
                     reasons.append(f"fixed registers are not those of `{call.name}`")
                     continue
@@ -95,15 +98,13 @@ class Reader:
                     call=call,
                     value=decoded,
                     fields=request.names.fields,
+                    names=request.names,
                     pages=tuple(_pages(call, request)),
                     broken=tuple(self._broken(call, request)),
                 )
             except (HvAbiError, Undefined) as error:
                 reasons.append(str(error))
         raise Unreadable(reasons[0] if reasons else "no call of the ABI goes over this transport")
-
-    def _request(self, call: Call, fields: Mapping[str, Any], regs: Mapping[str, int]) -> Request:
-        return Request(self.oracle, self.abi, call.name, fields, 0, None, (), {}, regs)
 
     def _broken(self, call: Call, request: Request) -> Iterator[Rule]:
         """Yield the rules about requests that bind the guest and are broken, each once."""
@@ -149,11 +150,10 @@ class Reader:
         progress = asked.call.progress
         if progress is None:
             return None
-        request = self._request(asked.call, asked.fields, {})
         pages = sum(end - start for start, end, _ in asked.pages)
         start = min((start for start, _, _ in asked.pages), default=0)
         try:
-            return int(value(progress.bound, request.names.plus(start=start * _PAGE, pages=pages)))
+            return int(value(progress.bound, asked.names.plus(start=start * _PAGE, pages=pages)))
         except Undefined:
             return None
 
@@ -199,7 +199,7 @@ class Reader:
         local["to"] = STATES[ident(to)]
         if answer is not None:
             local["response"] = self._response(asked, answer)
-        names = self._request(asked.call, asked.fields, {}).names.plus(**local)
+        names = asked.names.plus(**local)
         numbers: dict[str, int] = {}
         for path, item in say.items():
             try:
@@ -209,7 +209,10 @@ class Reader:
         return numbers
 
     def _response(self, asked: Asked, wire: Wire) -> Any:
-        return _open(self.codec(asked.call.response or "").decode(wire, request=asked.value))
+        if self._read is None or self._read[0] is not wire:
+            # Several questions are put to one answer.
+            self._read = wire, _open(self.codec(asked.call.response or "").decode(wire, request=asked.value))
+        return self._read[1]
 
     def said_done(self, asked: Asked, wire: Wire) -> list[tuple[int, int]]:
         """Return the pages of a request that an answer says are done.
@@ -218,9 +221,8 @@ class Reader:
         """
         call, progress = asked.call, asked.call.progress
         pages = [(start, end) for start, end, state in asked.pages if state is not None]
-        request = self._request(call, asked.fields, {})
         try:
-            names = _with_response(request.names, self._response(asked, wire))
+            names = _with_response(asked.names, self._response(asked, wire))
             if progress is None:
                 return pages if self._is_done(call, names) else []
             if value(progress.done_when, names):
@@ -244,9 +246,8 @@ class Reader:
         query = asked.call.query
         if query is None or query.told is None:
             return None
-        request = self._request(asked.call, asked.fields, {})
         try:
-            return int(value(query.told, _with_response(request.names, self._response(asked, wire))))
+            return int(value(query.told, _with_response(asked.names, self._response(asked, wire))))
         except (HvAbiError, Undefined):
             return None
 
@@ -255,9 +256,8 @@ class Reader:
         progress = asked.call.progress
         if progress is None or progress.resume != "reexecute":
             return False
-        request = self._request(asked.call, asked.fields, {})
         try:
-            names = _with_response(request.names, self._response(asked, wire))
+            names = _with_response(asked.names, self._response(asked, wire))
             return bool(value(progress.again_when, names) and not value(progress.done_when, names))
         except (HvAbiError, Undefined):
             return False

@@ -132,6 +132,7 @@ class GuestTurn:
             definitions can be used.
         regs: raw registers to answer.
         mem_at: raw bytes to answer as (block name, offset in it, bytes).
+        above: None, or the turn is for calls that name more 4 KiB pages than this; others are served rightly.
 
     """
 
@@ -140,6 +141,7 @@ class GuestTurn:
     say: Mapping[str, int | str] = field(default_factory=dict)
     regs: Mapping[str, int] = field(default_factory=dict)
     mem_at: tuple[tuple[str, int, bytes], ...] = ()
+    above: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

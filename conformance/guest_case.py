@@ -105,6 +105,8 @@ class GuestCase:
             self._show(asked, {}, ())
             return None
         self._count(read)
+        if turn.above is not None and sum(end - start for start, end, _ in read.pages) <= turn.above:
+            turn = GuestTurn()
         if not repeated:
             self._judge_request(read)
         self.named += [(start, end) for start, end, _ in read.pages]
@@ -125,9 +127,9 @@ class GuestCase:
             said, bytes_said = self.reader.say(read, turn, to=self.script.to, answer=right)
             regs.update(said)
             mem += bytes_said
-        self.said += self.reader.said_done(read, self._over(asked, regs, mem))
         mem = list(merge(mem))
         over = self._over(asked, regs, mem)
+        self.said += self.reader.said_done(read, over)
         self.memory.lay(mem)
         if self.reader.executes_again(read, over):
             blocks = tuple((at, self.memory.read(at, len(data))) for at, data in asked.mem)

@@ -296,6 +296,7 @@ class Teller:
             say=dict(say),
             regs=given.get("regs", {}),
             mem_at=tuple((block, offset, bytes.fromhex(text)) for block, offset, text in given.get("mem-at", ())),
+            above=given.get("above"),
         )
 
     def _wrong_guest(self) -> WrongGuest:

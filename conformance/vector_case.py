@@ -125,6 +125,7 @@ def _turn(turn: GuestTurn) -> dict[str, Any]:
     out |= {"regs": hex_regs(turn.regs)} if turn.regs else {}
     if turn.mem_at:
         out["mem_at"] = [[block, f"{offset:#x}", data.hex()] for block, offset, data in turn.mem_at]
+    out |= {"above": f"{turn.above:#x}"} if turn.above is not None else {}
     return out
 
 

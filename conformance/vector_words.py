@@ -59,7 +59,8 @@ HEADER = {
         *_COMMON,
         "Ask the guest to convert a range. Call number n of the guest is answered by turn n, and calls after the last "
         "turn as `then` says. `serve` means that a right host does the work and answers; `say` means that nothing is "
-        "done; then `fields` of the response, `regs` and `mem_at` (block, offset, bytes) are laid over the answer.",
+        "done; then `fields` of the response, `regs` and `mem_at` (block, offset, bytes) are laid over the answer. A "
+        "turn with `above` is for calls that name more 4 KiB pages than that; other calls are served rightly.",
         "At the end the guest says whether all is done and what it believes converted. `done` null: both are right. "
         "Pages in `must_not_believe` must not be reported; those in `must_believe` must be where it says that all is "
         "done. `calls` are the fewest and the most calls that are right.",

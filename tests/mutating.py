@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import CodecError
-from hvabi.abi.expr import names
+from hvabi.abi.expr import Name, names
 from hvabi.adapters.values import Injection
 from hvabi.backend import PageState
 from tests.fuzzing import AREA, SCRATCH, SHAPES, Combo, Input, Memory, Ranges, fields_of, numbers_of
@@ -131,8 +131,8 @@ class Mutator:
         rng = self.rng
         config = found.configs[0] if rng.random() < 0.6 else rng.choice(found.configs)
         calls = list(found.calls.values())
-        main = [call for call in calls if call.convert is not None]
-        call = main[0] if main and rng.random() < 0.75 else rng.choice(calls)
+        main = found.abi.convert_call
+        call = main if main is not None and rng.random() < 0.75 else rng.choice(calls)
         each = call.convert is not None and call.convert.each is not None
         # Long lists take long; a few are enough.
         shape = rng.choice((0, 1, 1, 1, 2) if each and rng.random() < 0.97 else range(len(SHAPES)))
@@ -143,6 +143,9 @@ class Mutator:
         try:
             for _ in range(rng.choice((0, 1, 1, 1, 2, 3))):
                 fields = self.fields(codec, fields)
+            crossing = rng.random() < 0.05
+            if crossing:
+                fields = self.over_a_page(codec, fields)
             wire = codec.encode(fields)
         except CodecError:
             return None
@@ -151,7 +154,18 @@ class Mutator:
         # What would lie beyond the last address is not there.
         mem = tuple((at, data[: (1 << 64) - at]) for at, data in wire.mem if 0 <= at < 1 << 64)
         made = Input(combo=combo, call=call.name, config=config, regs=wire.regs, mem=mem)
+        if crossing:
+            made = replace(made, slots=self.slots(made))
         return self.surroundings(found, made, rng.choice((0, 0, 1, 2)))
+
+    def over_a_page(self, codec: MessageCodec, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields with a block that a field names moved so that it ends behind the end of its page."""
+        rng = self.rng
+        named = [b.at.name for b in codec.placer.blocks.values() if isinstance(b.at, Name) and b.at.name in fields]
+        if not named:
+            return dict(fields)
+        name = rng.choice(named)
+        return {**fields, name: (fields[name] | 0xFFF) + 1 - rng.choice((8, 16, rng.randint(1, 64)))}
 
     # -- what is around a request -------------------------------------------------------------------------------
 

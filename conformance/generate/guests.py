@@ -123,7 +123,7 @@ def _can_be_done(basis: Basis, start: int, pages: int, to: str) -> bool:
     """Whether the guest can ask for it, and a host under this profile does it."""
     question = basis.question(start, pages, to)
     judged = judge(basis, question) if question is not None else None
-    return judged is not None and judged.accepted
+    return judged is not None and judged.usual
 
 
 def _not_made(basis: Basis) -> Iterator[Case]:
@@ -262,6 +262,7 @@ def _refused(basis: Basis) -> Iterator[Case]:
                             must_not_believe=((start, start + pages),)),
                 rules=[], why=f"The host refuses with its answer for `{status}`: nothing is converted.",
             )  # fmt: skip
+        yield from _large(basis, replace(asked, must_believe=((start, start + pages),)))
         one_call_each = basis.reach() <= granule
         if (_sees_partial(basis) or one_call_each) and _can_be_done(basis, start, pages, to):
             # Where a call names no more than that, the first is done as a whole.
@@ -275,6 +276,19 @@ def _refused(basis: Basis) -> Iterator[Case]:
                                 must_not_believe=((start + granule, start + pages),)),
                     rules=[], why="The host stops after a page and then refuses: the rest is not converted.",
                 )  # fmt: skip
+
+
+def _large(basis: Basis, asked: GuestScript) -> Iterator[Case]:
+    """Yield a host that refuses what is large and does what is small, where guests are told to ask for less then."""
+    guest, convert = basis.call.guest, basis.call.convert
+    say = _outcome_words(basis, "failed")
+    if guest is None or guest.smaller_when is None or convert is None or convert.each is not None or not say:
+        return
+    turn = GuestTurn(kind="say", say=say, above=basis.granule())
+    yield _case(
+        basis, "smaller", f"large-ones-to-{asked.to}", replace(asked, turns=(turn,), repeat_last=True), rules=[],
+        level="should", why="The host refuses all but the smallest requests: the guest should ask for less at a time.",
+    )  # fmt: skip
 
 
 def _outcome_words(basis: Basis, status: str) -> dict[str, int | str]:

@@ -50,6 +50,11 @@ class Judged:
         return self.decided == {rule}
 
     @property
+    def usual(self) -> bool:
+        """Whether no rule is broken under the usual values of open policies; under others one may be."""
+        return self.answers[0].rule is None
+
+    @property
     def accepted(self) -> bool:
         """Whether no rule is broken under any policy."""
         return self.decided == {None}

@@ -255,6 +255,12 @@ def _unreadable(basis: Basis, question: Question, rule: Rule) -> Iterator[Varian
     except Undefined:
         return
     yield "no-memory", vary(question, setup=replace(question.setup, memory=_without(page)))
+    small = value(block.size, basis_request(basis, question)) < 4096
+    if small and isinstance(block.at, Name) and isinstance(question.fields.get(block.at.name), int):
+        # The block begins in memory and ends where there is none; one of a page never lies across two.
+        fields = {block.at.name: (page + 1 << 12) - 8}
+        behind = _without(page + 1)
+        yield "no-memory-behind", vary(question, fields=fields, setup=replace(question.setup, memory=behind))
     # Where another block begins in the same page, which of the two is missed is not clear: one of them goes elsewhere.
     together = [other for other in placement.blocks.values() if _page_of(basis, question, other) == page]
     for other in together if len(together) > 1 else ():

@@ -180,6 +180,12 @@ def _guest_field(abi: Abi, row: dict[str, Any]) -> Abi:
     return model.with_call(abi, replace(call, guest=replace(call.guest, request=request)))
 
 
+def _smaller(abi: Abi, row: dict[str, Any]) -> Abi:
+    call = model.the_call(abi)
+    assert call.guest is not None  # bugs of this kind are of guests
+    return model.with_call(abi, replace(call, guest=replace(call.guest, smaller_when=None)))
+
+
 def _steps(abi: Abi, row: dict[str, Any]) -> Abi:
     call = model.the_call(abi)
     assert call.guest is not None  # bugs of this kind are of guests
@@ -201,6 +207,7 @@ _CHANGES: Mapping[str, Callable[[Abi, dict[str, Any]], Abi]] = {
     "next": _next,
     "for-ever": _for_ever,
     "guest-field": _guest_field,
+    "smaller-when": _smaller,
     "steps-before": _steps,
 }
 

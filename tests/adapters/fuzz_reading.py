@@ -69,22 +69,27 @@ class Reading:
         return fields, scope
 
     def _called(self) -> Call:
-        """Return the first call whose constants and fixed registers were sent, else the first of all."""
+        """Return the first call whose constants and fixed registers were sent, else by constants, else the first."""
         calls = list(self.combo.calls.values())
-        for call in calls if len(calls) > 1 else ():
-            fields, scope = self._open(call, self.sent)
-            placement = self.combo.transport.placements[call.request]
-            try:
-                constants = all(
-                    fields[name] == scope.int(item.const)
-                    for name, item in self.combo.abi.messages[call.request].fields.items()
-                    if item.const is not None and placement.place.get(name)
-                )
-            except HvAbiError:
-                continue
-            if constants and all(self.sent.register(reg) == scope.int(e) for reg, e in placement.fixed.items()):
+        right = [call for call in calls if self._constants_are_right(call)] if len(calls) > 1 else []
+        for call in right:
+            _, scope = self._open(call, self.sent)
+            fixed = self.combo.transport.placements[call.request].fixed
+            if all(self.sent.register(register) == scope.int(expr) for register, expr in fixed.items()):
                 return call
-        return calls[0]
+        return (right or calls)[0]
+
+    def _constants_are_right(self, call: Call) -> bool:
+        fields, scope = self._open(call, self.sent)
+        placement = self.combo.transport.placements[call.request]
+        try:
+            return all(
+                fields[name] == scope.int(item.const)
+                for name, item in self.combo.abi.messages[call.request].fields.items()
+                if item.const is not None and placement.place.get(name)
+            )
+        except HvAbiError:
+            return False
 
     # -- pages --------------------------------------------------------------------------------------------------
 

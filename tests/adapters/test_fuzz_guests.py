@@ -106,6 +106,8 @@ class Talk:
             known = dict(zip(batch.request._fields, batch.request, strict=True))
             scope = guest.scope(Fields(known, known.__getitem__), start=batch.first << 12, pages=batch.pages)
             total += scope.int(progress.bound) if progress is not None else 1
+            if guest.definition.guest is not None and guest.definition.guest.smaller_when is not None:
+                total += -(-batch.pages // guest.granule_pages())
         return total
 
     def converse(

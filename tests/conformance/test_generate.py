@@ -267,8 +267,10 @@ def test_right_requests_are_right(abi: str) -> None:
             for question in found:
                 judged = judge(basis, question)
                 assert judged is not None
-                assert judged.accepted
-                returned = [answer for answer in judged.answers if answer.end == "return"]
+                # Another value of an open policy may refuse it.
+                right = [answer for answer in judged.answers if answer.rule is None]
+                assert judged.answers[0] in right
+                returned = [answer for answer in right if answer.end == "return"]
                 assert all((answer.state, answer.facts) != (question.before, question.facts) for answer in returned)
 
 

@@ -58,6 +58,7 @@ ABIS = (
     "pkvm-mem-share",
     "s390-uv-share",
     "pef-uv-share",
+    "cove-memory-region",
     "hyperv-host-visibility",
     "hyperv-query-visibility",
     "hyperv-accept-pages",
@@ -510,6 +511,8 @@ class ScriptedHost:
     def answer(self, regs: Mapping[str, int], mem: Memory) -> GuestReply:
         turn = self.turn()
         self.calls += 1
+        if turn is not None and turn.above is not None and self.named(regs, mem) <= turn.above:
+            turn = None
         out_regs: dict[str, int] = {}
         out_mem: list[tuple[int, bytes]] = []
         self.host.memory.clear()
@@ -522,6 +525,16 @@ class ScriptedHost:
         if turn is not None:
             self.say(turn, regs, mem, out_regs, out_mem)
         return GuestReply(regs=out_regs, mem=merge(out_mem))
+
+    def named(self, regs: Mapping[str, int], mem: Memory) -> int:
+        """Return the pages that a call names."""
+        spec, case = self.host.spec, self.case
+        call = spec.abi.convert_call
+        assert call is not None
+        assert call.convert is not None
+        codec = spec.message(call.request, transport=case.transport, config=case.setup.config)
+        request = read_back(codec, regs, mem)
+        return Scope(codec.static, request=Fields(request, request.__getitem__)).int(call.convert.pages)
 
     def say(
         self,
