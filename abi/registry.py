@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hvabi.abi.build import build
 from hvabi.abi.build_calls import BuildError
 from hvabi.abi.codec import LayoutCodec, MessageCodec
-from hvabi.abi.errors import SpecError, UsageError
+from hvabi.abi.errors import SpecError, UsageError, show
 from hvabi.abi.scope import static_names
 from hvabi.abi.source import find, load_file, plain
 from hvabi.abi.specification import SPEC_PROFILE, Abi
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from hvabi.abi.model import Pointer, Transport
     from hvabi.abi.source import Node, SourceFile
 
+MORE_SPECS = "HVABI_SPEC"
+"""Environment variable: a folder with more specification files, ``<abi>.yaml``, served like the bundled ones."""
 VENDORS = ("common", "kvm", "amd", "intel", "microsoft", "arm", "ibm", "riscv")
 """Folders of the specification files, in the order in which they are listed."""
 
@@ -34,9 +37,27 @@ def spec_root() -> Path:
 
 @lru_cache(maxsize=1)
 def abi_files() -> dict[str, Path]:
-    """Return the file of every bundled ABI by id, in listing order."""
+    """Return the file of every bundled ABI by id, in listing order, and behind them those of the folder `MORE_SPECS`.
+
+    Raises `UsageError`: ``no-spec-folder`` where that is no folder, ``spec-clash`` for the id of a bundled ABI.
+    """
     root = spec_root()
-    return {path.stem: path for vendor in VENDORS for path in sorted((root / vendor).glob("*.yaml"))}
+    found = {path.stem: path for vendor in VENDORS for path in sorted((root / vendor).glob("*.yaml"))}
+    more = os.environ.get(MORE_SPECS)
+    if not more:
+        return found
+    folder = Path(more)
+    if not folder.is_dir():
+        text = f"{MORE_SPECS} is {show(more)}, which is no folder"
+        raise UsageError(text, code="no-spec-folder", hint="name a folder with specification files")
+    for path in sorted(folder.glob("*.yaml")):
+        if path.stem in found:
+            text = f"{show(str(path))} has the id of a bundled ABI"
+            raise UsageError(
+                text, code="spec-clash", hint=f"give the file, and `abi:` in it, another name than {path.stem}"
+            )
+        found[path.stem] = path
+    return found
 
 
 def abi_ids() -> tuple[str, ...]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   hvabi verify
+  hvabi verify tdx-map-gpa
   hvabi verify --json
 
 The cases are a plumbing check: hvabi's own adapters answer hvabi's own cases. hvabi conform tests yours.
@@ -26,13 +27,14 @@ _SHOWN = 3
 
 
 @click.command(epilog=EPILOG)
+@click.argument("abis", nargs=-1, metavar="[ABI]...")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def command(*, as_json: bool) -> int:
+def command(*, abis: tuple[str, ...], as_json: bool) -> int:
     """Check specifications, codecs, examples and bundled adapters, and run every case on them."""
     from hvabi.conformance.verify import verify
 
     with console.Progress("verify") as progress:
-        report = verify(progress=progress)
+        report = verify(progress=progress, abis=abis)
     if as_json:
         _dump(report)
     else:
