@@ -81,7 +81,7 @@ def test_lint_of_no_file(hv: Run, name: str) -> None:
 def test_verdict_of_verify(
     hv: Run, monkeypatch: pytest.MonkeyPatch, report: VerifyReport, code: int, said: str
 ) -> None:
-    monkeypatch.setattr(verifying, "verify", lambda progress=None: report)
+    monkeypatch.setattr(verifying, "verify", lambda progress=None, abis=(): report)
     ran = hv("verify")
     assert (ran.code, ran.out.splitlines()[-1]) == (code, said)
     assert json.loads(hv("verify", "--json").out)["good"] is (code == 0)
@@ -89,7 +89,7 @@ def test_verdict_of_verify(
 
 def test_verify_shows_a_few_failures(hv: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     report = VerifyReport(diagnostics=(), rows=(good_row(failures=tuple("abcdefgh")),))
-    monkeypatch.setattr(verifying, "verify", lambda progress=None: report)
+    monkeypatch.setattr(verifying, "verify", lambda progress=None, abis=(): report)
     out = hv("verify").out
     assert "x@v1: a\n" in out
     assert "and 5 more; --json has all" in out

@@ -67,7 +67,7 @@ def test_a_wrong_answer_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_failures_are_in_the_row_of_verify(monkeypatch: pytest.MonkeyPatch) -> None:
     bad = Checked(abi=ABI, profile="spec", cases={"ghcb-2": 7}, failures=(("ghcb-2", "a case: fail"),))
-    monkeypatch.setattr(verify, "check_all", lambda progress: (bad,))
+    monkeypatch.setattr(verify, "check_all", lambda abis, progress: (bad,))
     report = verify.verify()
     row = next(row for row in report.rows if row.abi == ABI)
     assert (row.cases, row.failures[-1]) == (7, "a case: fail")
