@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 INPUTS = 100_000
 """Inputs for each ABI, spread over its messages, transports, revisions and layouts."""
-CHUNKS = 2
+CHUNKS = 20
 _SEEDS = 24
 """Valid messages that each decoder's inputs are mutated from."""
 _CODES = {"truncated", "oversized", "const-mismatch", "reserved-bits", "value-too-large"}

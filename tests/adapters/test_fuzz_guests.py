@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 CONVERSATIONS = 10_000
 """Conversations for each ABI, in all its chunks together: a third with each kind of host."""
-CHUNKS = 2
+CHUNKS = 10
 _FAULTS = 6
 """Calls of a conversation in which a host may have faults: else a long list takes a call for each of its elements."""
 _REPLAYS = 64

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 CALLS = 100_000
 """Calls for each ABI, in all its chunks together."""
-CHUNKS = 4
+CHUNKS = 10
 HITS = 100
 """Least answers by each rule, in all chunks together."""
 SAMPLE = {"hyperv-host-visibility": 400, "ffa-mem-share": 400, "ghcb-psc": 250}
