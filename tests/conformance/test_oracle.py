@@ -262,7 +262,7 @@ def test_the_bundled_host_answers_as_the_oracle_says(name: str) -> None:
     check()
     # A run in which every request ends the same way would compare nothing. Some profiles refuse a whole transport.
     refused = any(rule.check == "expr" and rule.operands["expr"] == (Int(0),) for rule in combo.rules())
-    assert len(seen) >= (1 if refused else 3)
+    assert len(seen) >= (1 if refused else 2)
 
 
 @pytest.mark.parametrize("name", LOOSENED)
