@@ -33,7 +33,7 @@ class GivenReader:
         self._codec = codec
         self._given = given
         self._pieces = given.mem
-        if given.block is not None:
+        if given.block is not None and given.block[0] in codec.placer.blocks:
             # A block given by name lies where the defaults say; nothing else of the message is known then.
             self._pieces = ((_default_base(codec, given.block[0]), given.block[1]), *given.mem)
         self._scope: Scope | None = None
