@@ -230,8 +230,7 @@ def _guest(builder: Builder, data: Data, pointer: Pointer) -> Guest:
     return Guest(
         request=builder.exprs(data["request"], (*pointer, "request")),
         element=builder.exprs(data.get("element"), (*pointer, "element")),
-        element_pages=tuple(sizes) if (sizes := data.get("element-pages", ())) != "any" else (),
-        any_size=data.get("element-pages") == "any",
+        element_pages=tuple(data.get("element-pages", ())),
         max_elements=builder.optional(data, "max-elements", pointer),
         max_pages=builder.optional(data, "max-pages", pointer),
         smaller_when=builder.optional(data, "smaller-when", pointer),

@@ -204,7 +204,6 @@ class Guest:
     states: tuple[str, ...]
     element: Mapping[str, Expr] = field(default_factory=dict)
     element_pages: tuple[int, ...] = ()
-    any_size: bool = False
     max_elements: Expr | None = None
     max_pages: Expr | None = None
     smaller_when: Expr | None = None

@@ -187,8 +187,8 @@ def maximum(at: Called) -> Cell:
     for transport in at.transports:
         if guest.max_elements is not None:
             count = at.number(guest.max_elements, transport)
-            pages = count * most if count is not None and not guest.any_size else None
-            of = f" of up to {size_of(most * _PAGE)}" if most > 1 else " of any size" if guest.any_size else ""
+            pages = count * most if count is not None else None
+            of = f" of up to {size_of(most * _PAGE)}" if most > 1 else ""
             shown[transport.name] = readable(guest.max_elements) if count is None else f"{count} elements{of}"
         else:
             count, pages = None, at.number(guest.max_pages, transport)

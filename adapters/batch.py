@@ -155,7 +155,7 @@ def _list(guest: Guest, each: str, first: int, left: int, to: PageState, attempt
     definition = guest.definition.guest
     assert definition is not None  # looked at by plan
     most = _most_elements(guest, each, first, to, attempt)
-    sizes = (left,) if definition.any_size else definition.element_pages or (1,)
+    sizes = definition.element_pages or (1,)
     sizes = sizes[-1:] if smallest else sizes
     plain = definition.element["value"] if set(definition.element) == {"value"} else None
     whole = guest.scope(to=state_number(to.value))
@@ -163,7 +163,7 @@ def _list(guest: Guest, each: str, first: int, left: int, to: PageState, attempt
     element_pages: list[int] = []
     at = first
     while left and len(items) < most:
-        size = next((size for size in sizes if size <= left and (definition.any_size or at % size == 0)), sizes[-1])
+        size = next((size for size in sizes if size <= left and at % size == 0), sizes[-1])
         scope = whole.with_locals(start=at << PAGE_SHIFT, pages=size, index=len(items))
         items.append(
             {name: scope.int(expr) for name, expr in definition.element.items()} if plain is None else scope.int(plain)
