@@ -29,6 +29,8 @@ _MOST_INCLUDES = 200
 
 _MISSING = re.compile(r"fatal error: '?([^':]+)'?(?: file not found|: No such file or directory)")
 _ERROR = re.compile(r"^(?P<path>[^:\n]+):(?P<line>\d+):(?:\d+:)? (?:fatal )?error: (?P<text>.*)$", re.MULTILINE)
+_IN_A_BODY = "(first use in this function)"
+"""Said of a name that only the body of an inline function misses: no constant and no structure depends on it."""
 _OBJECT = re.compile(r"^hvabi_(\d+):\s*\n((?:\.[a-z0-9]+\s+[-\w]+\s*\n)+)", re.MULTILINE)
 _DATA = re.compile(r"^\.(\w+)\s+([-\w]+)", re.MULTILINE)
 _WIDTH = {"byte": 1, "value": 2, "short": 2, "2byte": 2, "long": 4, "4byte": 4, "quad": 8, "8byte": 8}
@@ -151,7 +153,8 @@ class _Compiler:
             return [self._finding(claim, "same") for claim in claims]
         at: dict[tuple[str, int], str] = {}
         for match in _ERROR.finditer(errors):
-            at.setdefault((match["path"], int(match["line"])), match["text"])
+            if _IN_A_BODY not in match["text"]:
+                at.setdefault((match["path"], int(match["line"])), match["text"])
         failed = [claim for claim in claims if (claim.path, claim.line) in at]
         if len(at) > len(failed):
             # The header itself does not compile: nothing that was said about it counts.
@@ -224,8 +227,8 @@ class _Compiler:
         if "/uapi/" in f"/{self.header.name}":
             tree = [root.path / "include/uapi", root.path / f"arch/{self.header.arch}/include/uapi"]
             return ["-nostdinc", *(word for folder in tree for word in ("-I", str(folder))), "-I", str(self.empty)]
-        option = f"-DCONFIG_{str(self.header.arch).upper()}=1"
-        return ["-nostdinc", "-D__KERNEL__", option, "-include", str(shim), "-I", str(self.empty)]
+        options = [f"-DCONFIG_{name}=1" for name in (str(self.header.arch).upper(), *self.header.config)]
+        return ["-nostdinc", "-D__KERNEL__", *options, "-include", str(shim), "-I", str(self.empty)]
 
     def _make_empty(self, name: str) -> None:
         path = (self.empty / name).resolve()

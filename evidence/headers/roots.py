@@ -62,6 +62,7 @@ class Header:
         arch: folder of ``arch/`` in a kernel tree.
         includes: the files to include in order to get it.
         real: headers of a kernel tree that it needs, as they are included.
+        config: options of the kernel's build that it asks for, without ``CONFIG_``.
         text: its text without comments, to see which symbols it defines.
 
     """
@@ -72,6 +73,7 @@ class Header:
     arch: str | None
     includes: tuple[Path, ...]
     real: tuple[str, ...]
+    config: tuple[str, ...]
     text: str
 
     def defines(self, symbol: str) -> bool:
@@ -138,5 +140,5 @@ def headers(roots: Iterable[Root]) -> Iterator[Header]:
             text = _COMMENT.sub(" ", _LINE_JOIN.sub(" ", path.read_text(encoding="utf-8", errors="replace")))
             yield Header(
                 root=root, name=row["header"], path=path, arch=row.get("arch"), includes=tuple(includes),
-                real=tuple(row.get("real", ())), text=text,
+                real=tuple(row.get("real", ())), config=tuple(row.get("config", ())), text=text,
             )  # fmt: skip
