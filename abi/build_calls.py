@@ -13,6 +13,7 @@ from hvabi.abi.calls import (
     Direction,
     ErrnoAnswer,
     Guest,
+    HandleUse,
     Progress,
     Query,
     Rule,
@@ -25,11 +26,17 @@ if TYPE_CHECKING:
     from hvabi.abi.expr import Expr
     from hvabi.abi.model import Pointer
 
-_WORD_OPERANDS = {"readable": ("of",), "in-state": ("state",), "fact": ("name",)}
+_WORD_OPERANDS = {
+    "readable": ("of",),
+    "in-state": ("state",),
+    "fact": ("name",),
+    "disjoint": ("each",),
+    "handle": ("is",),
+}
 """Operands that are names and not expressions, by check."""
 _OPERANDS = (
     "of", "to", "limit", "start", "length", "width", "size", "low", "high", "bit", "mask", "values",
-    "state", "name", "is", "expr",
+    "state", "name", "is", "each", "expr",
 )  # fmt: skip
 _ANSWER_KEYS = ("answer", "end", "fault", "reason", "cannot")
 
@@ -100,6 +107,7 @@ def _rule(builder: Builder, data: Data, pointer: Pointer) -> Rule:
         when=builder.optional(data, "when", pointer),
         answer=answer,
         means=data.get("means"),
+        drops=data.get("drops", False),
         shadowed_by=data.get("shadowed-by"),
         tries=tuple(builder.expr(item, (*pointer, "try", n)) for n, item in enumerate(data.get("try", ()))),
         guard=builder.guard(data),
@@ -216,6 +224,7 @@ def _guest(builder: Builder, data: Data, pointer: Pointer) -> Guest:
         element=builder.exprs(data.get("element"), (*pointer, "element")),
         element_pages=tuple(data.get("element-pages", ())),
         max_elements=builder.optional(data, "max-elements", pointer),
+        part_elements=builder.optional(data, "part-elements", pointer),
         max_pages=builder.optional(data, "max-pages", pointer),
         granule=builder.optional(data, "granule", pointer),
         within=(
@@ -228,6 +237,17 @@ def _guest(builder: Builder, data: Data, pointer: Pointer) -> Guest:
         scratch=builder.exprs(data.get("scratch"), (*pointer, "scratch")),
         steps_before=dict(data.get("steps", {}).get("before", {})),
         steps_after=dict(data.get("steps", {}).get("after", {})),
+        pointer=pointer,
+    )
+
+
+def _handle(builder: Builder, data: Data, pointer: Pointer) -> HandleUse:
+    return HandleUse(
+        does=data["does"],
+        of=data.get("of"),
+        list=data.get("list"),
+        complete=builder.optional(data, "complete", pointer),
+        keep=builder.exprs(data.get("keep"), (*pointer, "keep")),
         pointer=pointer,
     )
 
@@ -268,6 +288,7 @@ def build_call(builder: Builder, name: str, data: Data, pointer: Pointer) -> Cal
         progress=_progress(builder, data["progress"], (*pointer, "progress")) if "progress" in data else None,
         vmm=_vmm(builder, data["vmm"], (*pointer, "vmm")) if "vmm" in data else None,
         guest=_guest(builder, data["guest"], (*pointer, "guest")) if "guest" in data else None,
+        handle=_handle(builder, data["handle"], (*pointer, "handle")) if "handle" in data else None,
         absent=_alternatives(builder, data["absent"], (*pointer, "absent")) if "absent" in data else (),
         prevalidate=_alternatives(builder, data["prevalidate"], (*pointer, "prevalidate"))
         if "prevalidate" in data

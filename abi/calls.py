@@ -16,6 +16,9 @@ End = Literal["return", "replay", "fault", "stop"]
 Level = Literal["must", "should", "may", "unspecified", "observed"]
 Scope = Literal["call", "element", "page"]
 
+GATHERED = "gathered"
+"""The elements of a call that uses a handle: those that are kept under it, and behind them its own."""
+
 TAXONOMY = (
     "done",
     "partial",
@@ -57,7 +60,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One requirement. `operands` are the parameters of its check, each a tuple of expressions or names."""
+    """One requirement. `operands` are the parameters of its check, each a tuple of expressions or names.
+
+    With the answer of a rule that `drops`, the host forgets the handle that the request names.
+    """
 
     id: str
     binds: Literal["guest", "host"]
@@ -72,6 +78,7 @@ class Rule:
     when: Expr | None = None
     answer: Answer | None = None
     means: str | None = None
+    drops: bool = False
     shadowed_by: str | None = None
     tries: tuple[Expr, ...] = ()
     guard: Guard = ALWAYS
@@ -171,12 +178,33 @@ class Guest:
     element: Mapping[str, Expr] = field(default_factory=dict)
     element_pages: tuple[int, ...] = ()
     max_elements: Expr | None = None
+    part_elements: Expr | None = None
     max_pages: Expr | None = None
     granule: Expr | None = None
     within: tuple[Expr, Expr] | None = None
     scratch: Mapping[str, Expr] = field(default_factory=dict)
     steps_before: Mapping[str, str] = field(default_factory=dict)
     steps_after: Mapping[str, str] = field(default_factory=dict)
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandleUse:
+    """What a call does with a handle: give out a new one, bring more elements of one, or end one.
+
+    Attributes:
+        of: the request field that holds the handle; None for a new one.
+        list: the request field whose elements are put behind those that are kept, or None.
+        complete: whether all elements are there after this call; None: they are.
+        keep: numbers that are kept with a new handle.
+
+    """
+
+    does: Literal["open", "continue", "close"]
+    of: str | None = None
+    list: str | None = None
+    complete: Expr | None = None
+    keep: Mapping[str, Expr] = field(default_factory=dict)
     pointer: Pointer = ()
 
 
@@ -216,6 +244,7 @@ class Call:
     progress: Progress | None = None
     vmm: Vmm | None = None
     guest: Guest | None = None
+    handle: HandleUse | None = None
     absent: tuple[Alternative, ...] = ()
     prevalidate: tuple[Alternative, ...] = ()
     guard: Guard = ALWAYS

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hvabi.abi.expr import Attr, Int, Name, Unary, names, walk
+from hvabi.abi.lint_call_scopes import element_type
 from hvabi.abi.lint_context import answers_of, covers, is_shared, listed
 from hvabi.abi.lint_places import blocks_of
+from hvabi.abi.lint_scope import Entry
 from hvabi.abi.schema import load, near
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ IDS: Mapping[str, str] = {
 _PAGE_CHECKS = frozenset(("fact", "in-state", "within-memory"))
 _OPERANDS = frozenset(
     ("of", "to", "limit", "start", "length", "width", "size", "low", "high", "bit", "mask", "values")
-) | {"state", "name", "is", "expr"}
+) | {"state", "name", "is", "each", "expr"}
 
 
 def operands_of(check: str) -> tuple[frozenset[str], frozenset[str]]:
@@ -46,7 +48,7 @@ def operands_of(check: str) -> tuple[frozenset[str], frozenset[str]]:
     for branch in load("abi")["$defs"]["rule"]["allOf"]:
         if branch["if"]["properties"].get("check", {}).get("const") == check:
             needed |= set(branch["then"]["required"])
-    more = {"known-value": {"values"}, "selected": {"of"}}.get(check, set())
+    more = {"known-value": {"values"}, "selected": {"of"}, "disjoint": {"each"}}.get(check, set())
     return frozenset(needed), frozenset(more)
 
 
@@ -129,6 +131,9 @@ class RuleChecks:
         if rule.check == "fact" and (name := rule.words["name"]) not in self.context.abi.facts:
             hint = near(name, self.context.abi.facts)
             self.report.error((*where, "name"), "unknown-fact", f"there is no fact `{name}`", hint)
+        if rule.check == "disjoint" and self._compared(rule) is None:
+            text = f"there is no list `{rule.words.get('each', '')}` whose elements could be compared"
+            self.report.error(where, "rule-operand", text, "name one in `each:`")
         if rule.check == "same-half" and len(rule.operands["of"]) != 2:
             self.report.error((*where, "of"), "rule-operand", "same-half compares two values: `of: [a, b]`")
         for item in self._tested(rule):
@@ -176,10 +181,20 @@ class RuleChecks:
                 pass
         return None
 
+    def _compared(self, rule: Rule) -> Field | None:
+        """Return the list of a check `disjoint`: the one that it names, or that of the call."""
+        name = rule.words.get("each")
+        if name is None:
+            return self.scopes.each
+        item = self.scopes.request.fields.get(name) if self.scopes.request is not None else None
+        return item if item is not None and item.is_list else None
+
     def _check_names(self, rule: Rule) -> None:
         # What a rule about pages names, it names once for the call, or for the element where there are elements.
         element = rule.scope == "element" or (rule.scope == "page" and self.scopes.each is not None)
         scope = self.scopes.scope("rules", element=element, response=rule.on == "response", guards=[rule.guard])
+        if rule.check == "disjoint" and (compared := self._compared(rule)) is not None:
+            scope = scope.with_names({"it": Entry(type=element_type(compared))})
         scope.check_int((*rule.pointer, "when"))
         for key, exprs in rule.operands.items():
             for number in range(len(exprs)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from hvabi.abi.expr import Attr, Expr, Name
@@ -31,6 +32,8 @@ class Context:
         selected: says whether the registers and constants that select the call match; given names limit it.
         message: the message that the rule is about, for the enum of a field.
         element: the layout of list elements by the name of the loop variable ``it``, for the same.
+        each: the name under which a scope has the list of elements that the call goes through.
+        handle: says of a number whether it is a handle that is ``open`` or ``complete``.
 
     """
 
@@ -39,6 +42,8 @@ class Context:
     selected: Callable[[tuple[Expr, ...]], bool]
     message: Message
     element: Mapping[str, Enum | None]
+    each: str = ""
+    handle: Callable[[int, str], bool] = lambda number, state: False
 
 
 def keeps(rule: Rule, scope: Scope, context: Context) -> bool:
@@ -220,6 +225,23 @@ def _fact(rule: Rule, scope: Scope, context: Context) -> bool:
     return context.backend.fact_uniform(rule.words["name"], *span, bool(_one(rule, scope, "is")))
 
 
+def _disjoint(rule: Rule, scope: Scope, context: Context) -> bool:
+    """Whether no two ranges of the elements share a byte. Sorted first: a guest may send many of them."""
+    items = scope[rule.words.get("each", context.each)]
+    ranges = []
+    for index, item in enumerate(items):
+        local = scope.with_locals(it=item, index=index)
+        start, length = _one(rule, local, "start"), _one(rule, local, "length")
+        if length > 0:
+            ranges.append((start, start + length))
+    ranges.sort()
+    return all(one[1] <= other[0] for one, other in pairwise(ranges))
+
+
+def _handle(rule: Rule, scope: Scope, context: Context) -> bool:
+    return context.handle(_one(rule, scope, "of"), rule.words["is"])
+
+
 def _expr(rule: Rule, scope: Scope, context: Context) -> bool:
     return scope.true(rule.operands["expr"][0])
 
@@ -246,6 +268,8 @@ _CHECKS: Mapping[str, Callable[[Rule, Scope, Context], bool]] = {
     "within-memory": _within_memory,
     "in-state": _in_state,
     "fact": _fact,
+    "disjoint": _disjoint,
+    "handle": _handle,
     "expr": _expr,
 }
 

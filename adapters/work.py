@@ -94,7 +94,7 @@ class Work:
         if to is not None:
             local["to"] = state_number(to.value)
         if self.convert.each is not None:
-            items = self.call.fields.known.get(self.convert.each, ())
+            items = self.call.known_items(self.convert.each)
             if self.index < len(items):
                 local["it"] = items[self.index]
         return self.call.scope.with_locals(**local)
@@ -183,7 +183,7 @@ class Work:
         if self.convert.each is None:
             yield self._part(0, None, self.call.scope)
             return
-        items = self.call.fields[self.convert.each]
+        items = self.call.items(self.convert.each)
         scope = self.call.scope
         last = scope.int(self.convert.count) if self.convert.count is not None else len(items)
         self.index = self._first()
@@ -294,7 +294,7 @@ class Work:
             return False
         if self.convert.each is None:
             return True
-        items = self.call.fields[self.convert.each]
+        items = self.call.items(self.convert.each)
         last = self.call.scope.int(self.convert.count) if self.convert.count is not None else len(items)
         return group[-1].index + 1 >= last
 
