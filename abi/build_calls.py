@@ -26,13 +26,7 @@ if TYPE_CHECKING:
     from hvabi.abi.expr import Expr
     from hvabi.abi.model import Pointer
 
-_WORD_OPERANDS = {
-    "readable": ("of",),
-    "in-state": ("state",),
-    "fact": ("name",),
-    "disjoint": ("each",),
-    "handle": ("is",),
-}
+_WORD_OPERANDS = {"readable": ("of",), "in-state": ("state",), "fact": ("name",), "handle": ("is",)}
 """Operands that are names and not expressions, by check."""
 _OPERANDS = (
     "of", "to", "limit", "start", "length", "width", "size", "low", "high", "bit", "mask", "values",
@@ -81,7 +75,7 @@ def _rule(builder: Builder, data: Data, pointer: Pointer) -> Rule:
         if key not in data:
             continue
         value = data[key]
-        if key in _WORD_OPERANDS.get(check, ()):
+        if key == "each" or key in _WORD_OPERANDS.get(check, ()):
             words[key] = str(value)
         elif isinstance(value, list):
             operands[key] = tuple(builder.expr(item, (*pointer, key, n)) for n, item in enumerate(value))

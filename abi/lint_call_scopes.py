@@ -74,14 +74,21 @@ class CallScopes:
         if meaning is None or meaning.each is None or self.request is None:
             return None
         item = self.request.fields.get(meaning.each)
-        if self.handles is not None and meaning.each == GATHERED:
-            items = self.handles.items
-            return Field(name=GATHERED, doc=self.handles.doc, bits=items.size * 8, items=items, is_list=True)
+        if meaning.each == GATHERED and self.gathered is not None:
+            return self.gathered
         if item is None:
             self.unknown_field((*meaning.pointer, "each"), meaning.each, self.request)
         elif not item.is_list:
             self.report.error((*meaning.pointer, "each"), "not-a-list", f"field `{meaning.each}` is no list")
         return item if item is not None and item.is_list else None
+
+    @property
+    def gathered(self) -> Field | None:
+        """The elements of a call that uses a handle, as a list field; None for other calls."""
+        if self.handles is None:
+            return None
+        items = self.handles.items
+        return Field(name=GATHERED, doc=self.handles.doc, bits=items.size * 8, items=items, is_list=True)
 
     # -- scopes -------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hvabi.abi.calls import GATHERED
 from hvabi.abi.expr import Attr, Int, Name, Unary, names, walk
 from hvabi.abi.lint_call_scopes import element_type
 from hvabi.abi.lint_context import answers_of, covers, is_shared, listed
@@ -48,7 +49,7 @@ def operands_of(check: str) -> tuple[frozenset[str], frozenset[str]]:
     for branch in load("abi")["$defs"]["rule"]["allOf"]:
         if branch["if"]["properties"].get("check", {}).get("const") == check:
             needed |= set(branch["then"]["required"])
-    more = {"known-value": {"values"}, "selected": {"of"}, "disjoint": {"each"}}.get(check, set())
+    more = {"known-value": {"values"}, "selected": {"of"}}.get(check, set())
     return frozenset(needed), frozenset(more)
 
 
@@ -113,6 +114,7 @@ class RuleChecks:
 
     def _check_operands(self, rule: Rule, data: Mapping[str, object]) -> None:
         needed, more = operands_of(rule.check)
+        more |= {"each"}
         for key in data:
             if key in _OPERANDS and key not in needed | more:
                 uses = listed(sorted(needed | more)) or "no operands"
@@ -131,9 +133,10 @@ class RuleChecks:
         if rule.check == "fact" and (name := rule.words["name"]) not in self.context.abi.facts:
             hint = near(name, self.context.abi.facts)
             self.report.error((*where, "name"), "unknown-fact", f"there is no fact `{name}`", hint)
-        if rule.check == "disjoint" and self._compared(rule) is None:
-            text = f"there is no list `{rule.words.get('each', '')}` whose elements could be compared"
-            self.report.error(where, "rule-operand", text, "name one in `each:`")
+        if "each" in rule.words and (self._elements(rule) is None or rule.scope != "call"):
+            text = f"rule {rule.id} is about the elements of `{rule.words['each']}`"
+            hint = "it names a list of the message, and the rule has no other scope than `call`"
+            self.report.error((*where, "each"), "rule-operand", text, hint)
         if rule.check == "same-half" and len(rule.operands["of"]) != 2:
             self.report.error((*where, "of"), "rule-operand", "same-half compares two values: `of: [a, b]`")
         for item in self._tested(rule):
@@ -173,7 +176,8 @@ class RuleChecks:
             case Attr(base, name):
                 layout: Layout | None = None
                 if isinstance(base, Name) and base.name == "it":
-                    layout = self.scopes.each.items if self.scopes.each else None
+                    elements = self._elements(rule) if "each" in rule.words else self.scopes.each
+                    layout = elements.items if elements else None
                 elif (outer := self._field(base, rule)) is not None:
                     layout = outer.word
                 return layout.fields.get(name) if layout else None
@@ -181,20 +185,19 @@ class RuleChecks:
                 pass
         return None
 
-    def _compared(self, rule: Rule) -> Field | None:
-        """Return the list of a check `disjoint`: the one that it names, or that of the call."""
-        name = rule.words.get("each")
-        if name is None:
-            return self.scopes.each
-        item = self.scopes.request.fields.get(name) if self.scopes.request is not None else None
+    def _elements(self, rule: Rule) -> Field | None:
+        """Return the list that a rule names in `each`, None where there is no such list."""
+        name = rule.words["each"]
+        message = self.scopes.response if rule.on == "response" else self.scopes.request
+        item = self.scopes.gathered if name == GATHERED else message.fields.get(name) if message is not None else None
         return item if item is not None and item.is_list else None
 
     def _check_names(self, rule: Rule) -> None:
         # What a rule about pages names, it names once for the call, or for the element where there are elements.
         element = rule.scope == "element" or (rule.scope == "page" and self.scopes.each is not None)
         scope = self.scopes.scope("rules", element=element, response=rule.on == "response", guards=[rule.guard])
-        if rule.check == "disjoint" and (compared := self._compared(rule)) is not None:
-            scope = scope.with_names({"it": Entry(type=element_type(compared))})
+        if "each" in rule.words and (elements := self._elements(rule)) is not None:
+            scope = scope.with_names({"it": Entry(type=element_type(elements)), "index": Entry()})
         scope.check_int((*rule.pointer, "when"))
         for key, exprs in rule.operands.items():
             for number in range(len(exprs)):

@@ -192,7 +192,6 @@ class _HostCall:
             selected=self.selected,
             message=message,
             element=element_enums(message, each),
-            each=self.list_name(each),
             handle=self.host.has_handle,
         )
 
