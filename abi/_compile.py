@@ -6,7 +6,6 @@ entries that is about five times faster, and it can name the bits of a field in 
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import construct
@@ -18,27 +17,7 @@ from hvabi.abi.values import check_names, number_of, opener, value_class
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hvabi.abi.model import Endian, Field, Layout
-
-
-class IntegerNode(construct.Construct):  # type: ignore[type-arg]  # construct is generic in its stubs only
-    """An unsigned or signed integer of any number of bytes."""
-
-    def __init__(self, size: int, endian: Endian, *, signed: bool = False) -> None:
-        super().__init__()
-        self.size = size
-        self.endian = endian
-        self.signed = signed
-
-    def _parse(self, stream: Any, context: Any, path: str) -> int:
-        return int.from_bytes(construct.stream_read(stream, self.size, path), self.endian, signed=self.signed)
-
-    def _build(self, obj: Any, stream: Any, context: Any, path: str) -> Any:
-        construct.stream_write(stream, obj.to_bytes(self.size, self.endian, signed=self.signed), self.size, path)
-        return obj
-
-    def _sizeof(self, context: Any, path: str) -> int:
-        return self.size
+    from hvabi.abi.model import Field, Layout
 
 
 class LayoutNode(construct.Construct):  # type: ignore[type-arg]  # as above
@@ -48,6 +27,7 @@ class LayoutNode(construct.Construct):  # type: ignore[type-arg]  # as above
         super().__init__()
         self.layout = layout
         self.value_class = value_class(layout.name, tuple(layout.fields))
+        self._make = self.value_class._make
         self.parts = [_Part(item, layout) for item in layout.fields.values()]
 
     def _parse(self, stream: Any, context: Any, path: str) -> Any:
@@ -56,12 +36,15 @@ class LayoutNode(construct.Construct):  # type: ignore[type-arg]  # as above
 
     def from_bytes(self, raw: bytes) -> Any:
         """Decode exactly the layout's bytes."""
-        word = int.from_bytes(raw, self.layout.endian)
-        return self.value_class._make([part.get(word) for part in self.parts])
+        return self.from_int(int.from_bytes(raw, self.layout.endian))
 
     def from_int(self, word: int) -> Any:
         """Decode a word that was already read as an integer."""
-        return self.value_class._make([part.get(word) for part in self.parts])
+        values = []
+        for part in self.parts:
+            number = word >> part.shift & part.mask
+            values.append(number if part.open is None else part.open(number))
+        return self._make(values)
 
     def _build(self, obj: Any, stream: Any, context: Any, path: str) -> Any:
         raw = self.to_int(obj, path="").to_bytes(self.layout.size, self.layout.endian)
@@ -81,6 +64,11 @@ class LayoutNode(construct.Construct):  # type: ignore[type-arg]  # as above
                     found=given,
                 )
             return int(given)
+        if type(given) is self.value_class:
+            word = 0
+            for part, item in zip(self.parts, given, strict=True):
+                word |= part.put(item, path=path)
+            return word
         if isinstance(given, tuple) and hasattr(given, "_fields"):
             given = dict(zip(given._fields, given, strict=True))
         if not isinstance(given, dict):
@@ -112,43 +100,55 @@ class _Part:
         # In a big-endian layout the first byte holds the highest bits of the whole integer.
         first = field.at if layout.endian == "little" else layout.size - field.at - field.size
         self.shift = first * 8 + field.lo
+        self.low, self.high = (
+            (-(1 << (field.bits - 1)), 1 << (field.bits - 1)) if field.signed else (0, 1 << field.bits)
+        )
         self.open: Callable[[int], Any] | None = None
         if field.word is not None:
             self.open = layout_node(field.word).from_int
         elif field.enum is not None:
             self.open = opener(field.enum)
+        if field.signed:
+            self.open = _signed(field.bits, self.open)
         self.default = 0
         if (literal := field.const or field.default) is not None:
             self.default = evaluate(literal, {}, "int")
 
-    def get(self, word: int) -> Any:
-        number = (word >> self.shift) & self.mask
-        if self.field.signed and number >> (self.field.bits - 1):
-            number -= self.mask + 1
-        return number if self.open is None else self.open(number)
-
     def put(self, given: Any, *, path: str) -> int:
-        where = f"{path}.{self.name}" if path else self.name
-        field = self.field
+        """Return the field's bits at their place in the whole integer."""
         if given is None:
             number = self.default
-        elif field.word is not None:
-            number = layout_node(field.word).to_int(given, path=where)
+        elif self.field.word is not None:
+            number = layout_node(self.field.word).to_int(given, path=self._where(path))
+        elif type(given) is int:
+            number = given
         else:
-            number = number_of(field.enum, given, message=self.layout_name, path=where)
-        low, high = (-(1 << (field.bits - 1)), 1 << (field.bits - 1)) if field.signed else (0, 1 << field.bits)
-        if not low <= number < high:
+            number = number_of(self.field.enum, given, message=self.layout_name, path=self._where(path))
+        if not self.low <= number < self.high:
             raise CodecError(
                 "value-too-large",
-                f"does not fit {field.bits} bits",
+                f"does not fit {self.field.bits} bits",
                 message_name=self.layout_name,
-                path=where,
-                bit_range=(field.hi, field.lo),
-                byte_offset=field.at,
-                expected=f"{low:#x} to {high - 1:#x}",
+                path=self._where(path),
+                bit_range=(self.field.hi, self.field.lo),
+                byte_offset=self.field.at,
+                expected=f"{self.low:#x} to {self.high - 1:#x}",
                 found=number,
             )
         return (number & self.mask) << self.shift
+
+    def _where(self, path: str) -> str:
+        return f"{path}.{self.name}" if path else self.name
+
+
+def _signed(bits: int, opened: Callable[[int], Any] | None) -> Callable[[int], Any]:
+    """Return a reader of the two's complement number that `bits` bits hold."""
+
+    def read(number: int) -> Any:
+        number -= number >> (bits - 1) << bits
+        return number if opened is None else opened(number)
+
+    return read
 
 
 _NODES: dict[int, LayoutNode] = {}
@@ -162,25 +162,3 @@ def layout_node(layout: Layout) -> LayoutNode:
         node = _NODES[id(layout)] = LayoutNode(layout)
         _KEPT.append(layout)  # keeps the id in use
     return node
-
-
-def parse_integer(raw: bytes, size: int, endian: Endian, *, signed: bool = False) -> int:
-    """Decode an integer of exactly `size` bytes."""
-    return int(IntegerNode(size, endian, signed=signed).parse(raw))
-
-
-def build_integer(number: int, size: int, endian: Endian, *, signed: bool = False) -> bytes:
-    """Encode an integer in `size` bytes."""
-    return IntegerNode(size, endian, signed=signed).build(number)
-
-
-def parse_list(raw: bytes, node: LayoutNode | IntegerNode, count: int, stride: int) -> tuple[Any, ...]:
-    """Decode `count` elements that start `stride` bytes apart."""
-    size = node.layout.size if isinstance(node, LayoutNode) else node.size
-    if stride == size:
-        return tuple(construct.Array(count, node).parse(raw))
-    padded = construct.Padded(stride, node)
-    stream = io.BytesIO(raw)
-    # The last element needs no padding behind it.
-    head = [padded.parse_stream(stream) for _ in range(count - 1)]
-    return (*head, node.parse_stream(stream)) if count else ()

@@ -8,6 +8,7 @@ from hvabi.abi.calls import (
     Alternative,
     Answer,
     Call,
+    Contents,
     Convert,
     Define,
     Direction,
@@ -149,6 +150,12 @@ def _convert(builder: Builder, data: Data, pointer: Pointer) -> Convert:
         count=builder.optional(data, "count", pointer),
         hint=builder.optional(data, "hint", pointer),
         facts=builder.exprs(data.get("facts"), (*pointer, "facts")),
+        contents={
+            name: Contents(
+                kind=item["is"], source=item["source"], doc=item["doc"], pointer=(*pointer, "contents", name)
+            )
+            for name, item in data.get("contents", {}).items()
+        },
         pointer=pointer,
     )
 
@@ -160,6 +167,8 @@ def _query(builder: Builder, data: Data, pointer: Pointer) -> Query:
         each=data.get("each"),
         first=builder.optional(data, "first", pointer),
         count=builder.optional(data, "count", pointer),
+        answer_each=builder.exprs(data.get("answer-each"), (*pointer, "answer-each")),
+        pack=data.get("pack", 1),
         pointer=pointer,
     )
 
@@ -227,7 +236,7 @@ def _guest(builder: Builder, data: Data, pointer: Pointer) -> Guest:
         )
         if within
         else None,
-        states=tuple(data["states"]),
+        states=tuple(data.get("states", ())),
         scratch=builder.exprs(data.get("scratch"), (*pointer, "scratch")),
         steps_before=dict(data.get("steps", {}).get("before", {})),
         steps_after=dict(data.get("steps", {}).get("after", {})),

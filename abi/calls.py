@@ -96,8 +96,24 @@ class Direction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What becomes of the bytes of a page: ``kept``, ``zeroed``, ``lost`` (nothing is promised), or ``separate``.
+
+    ``separate``: either state has memory of its own; the bytes stay where they are and are seen again later.
+    """
+
+    kind: Literal["kept", "zeroed", "lost", "separate"]
+    source: str
+    doc: str
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Convert:
-    """Which pages a request names: start in bytes, pages of 4 KiB; for lists once per element."""
+    """Which pages a request names: start in bytes, pages of 4 KiB; for lists once per element.
+
+    `contents` has what is said of the bytes of a page by the state or fact that it gets.
+    """
 
     start: Expr
     pages: Expr
@@ -107,18 +123,25 @@ class Convert:
     count: Expr | None = None
     hint: Expr | None = None
     facts: Mapping[str, Expr] = field(default_factory=dict)
+    contents: Mapping[str, Contents] = field(default_factory=dict)
     pointer: Pointer = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """Which pages a request asks about."""
+    """Which pages a request asks about, and the lists of the response that have one answer for each.
+
+    Values of `answer_each` are worked out for every element of `each`, without it for every page. With `pack` above 1
+    they are single bits, that many in one element of the list, the first the lowest.
+    """
 
     start: Expr
     pages: Expr
     each: str | None = None
     first: Expr | None = None
     count: Expr | None = None
+    answer_each: Mapping[str, Expr] = field(default_factory=dict)
+    pack: int = 1
     pointer: Pointer = ()
 
 
@@ -249,6 +272,16 @@ class Call:
     prevalidate: tuple[Alternative, ...] = ()
     guard: Guard = ALWAYS
     pointer: Pointer = ()
+
+    @property
+    def meaning(self) -> Convert | Query | None:
+        """Which pages the call is about: those that it converts, or asks about."""
+        return self.convert or self.query
+
+    @property
+    def each(self) -> str | None:
+        """The list field whose elements are converted or asked about, or None."""
+        return self.meaning.each if self.meaning is not None else None
 
     def rule(self, rule_id: str) -> Rule | None:
         """Return the rule with this id, or None."""

@@ -56,7 +56,7 @@ class CallScopes:
         self.request: Message | None = abi.messages.get(call.request)
         self.response: Message | None = abi.messages.get(call.response or "")
         self.transports = [transport for transport in abi.transports.values() if call.request in transport.placements]
-        self.each = self._each(call.convert) or self._each(call.query)
+        self.each = self._each(call.meaning)
         self.static = static_entries(context, self.transports)
         self.sent = entries(self.request.fields) if self.request else {}
         self.answered = entries(self.response.fields) if self.response else {}
@@ -98,6 +98,7 @@ class CallScopes:
         *,
         element: bool = False,
         response: bool = False,
+        rule_of_element: bool = False,
         guards: Sequence[Guard] = (),
         more: Iterable[str] = (),
     ) -> NameScope:
@@ -107,6 +108,7 @@ class CallScopes:
             place: a key of the run-time names: rules, outcomes, vmm or guest.
             element: whether `it` and `index` are known.
             response: whether there is a response to look at.
+            rule_of_element: whether it is an answer to one element, or a name that may be used in such a one.
             guards: what limits the item; fields must exist in all revisions that are left.
             more: other run-time names.
 
@@ -120,8 +122,10 @@ class CallScopes:
         if element and self.each is not None:
             names["index"] = Entry()
             names["it"] = Entry(type=element_type(self.each))
-        if place == "outcomes" and self.call.query is not None:
-            names["state_of"] = Entry()
+        query = self.call.query
+        # A list has no one state: each of its elements has.
+        if place == "outcomes" and query is not None and (query.each is None or rule_of_element):
+            names["state_of"] = names["run_pages"] = Entry()
         limits = [guard.transports for guard in guards if guard.transports is not None]
         static = self.static
         if limits:

@@ -21,14 +21,16 @@ IDS: Mapping[str, str] = {
     "define-cycle": "Names in `define:` depend on each other in a circle.",
     "define-shadows": "A name in `define:` hides a field, a constant or a config key, or is a word of the language.",
     "unknown-fact": "A fact that is named does not exist.",
-    "outcome-missing": "A call that converts does not say what the host answers for a member of the taxonomy.",
+    "contents-state": "What becomes of a page is said for a state or fact that the call never gives.",
+    "outcome-missing": "A call that converts or asks does not say what the host answers for a member of the taxonomy.",
     "outcome-gap": "No alternative of an outcome or errno holds in some revision, transport and policy.",
     "outcome-unreachable": "An alternative can never be taken: an earlier one always holds.",
     "progress-unit": "The unit of progress needs a key that is missing, or has one that means nothing.",
     "progress-next": "A caller that reissues needs `next`, one that executes again has none.",
     "guest-field-missing": "The guest does not say how to fill a field that has no default.",
     "guest-state": "The guest can ask for a state that no request means.",
-    "guest-without-convert": "A call has a guest's side and does not say what it converts.",
+    "guest-without-convert": "A call has a guest's side and does not say what it converts or asks.",
+    "query-converts": "A call both converts and asks.",
     "vmm-unknown-abi": "The ABI of the inner call does not exist.",
     "vmm-unknown-field": "The request of the inner call has no such field.",
     "vmm-field-missing": "A field of the inner call's request has no default and is not set.",
@@ -57,7 +59,7 @@ class CallChecks(CallScopes):
         self._check_guest()
 
     def _check_define(self) -> None:
-        wide = self.scope("outcomes", element=True, response=True, more=("cpl", "enabled"))
+        wide = self.scope("outcomes", element=True, response=True, rule_of_element=True, more=("cpl", "enabled"))
         for name, item in self.call.define.items():
             if name in {*self.static, *self.sent, *self.answered, *WHERE}:
                 self.report.error(
@@ -93,6 +95,7 @@ class CallChecks(CallScopes):
             outside = self.scope()
             for key in ("first", "count"):
                 outside.check_int((*meaning.pointer, key))
+        self._check_query()
         convert = self.call.convert
         if convert is None:
             return
@@ -104,6 +107,31 @@ class CallChecks(CallScopes):
                 where = (*convert.pointer, "facts")
                 hint = near(name, self.context.abi.facts)
                 self.report.error(where, "unknown-fact", f"there is no fact `{name}`", hint, key=name)
+        given = {*convert.to.states.values(), convert.to.otherwise} if convert.to is not None else set()
+        for name in convert.contents:
+            if name not in {*given, *convert.facts}:
+                hint = near(name, [*convert.facts, *(state for state in given if state)])
+                message = f"the call makes no page `{name}`"
+                self.report.error((*convert.pointer, "contents"), "contents-state", message, hint, key=name)
+
+    def _check_query(self) -> None:
+        query = self.call.query
+        if query is None:
+            return
+        if self.call.convert is not None:
+            self.report.error(query.pointer, "query-converts", f"call `{self.call.name}` converts and asks")
+        where = (*query.pointer, "answer-each")
+        if query.answer_each and self.response is None:
+            self.report.error(where, "no-response", f"call `{self.call.name}` has no response")
+        self.check_fields(query.answer_each, self.response, where)
+        inside = self.scope(element=query.each is not None, more=("state_of", *(("run_pages",) if query.each else ())))
+        for name in query.answer_each:
+            inside.check_int((*where, name))
+            item = self.response.fields.get(name) if self.response is not None else None
+            if item is not None and not item.is_list:
+                self.report.error(where, "not-a-list", f"field `{name}` is no list", key=name)
+        if query.pack > 1 and (query.each is not None or not query.answer_each):
+            self.report.error((*query.pointer, "pack"), "no-elements", "`pack` is for `answer-each` of one range")
 
     def _check_outcomes(self) -> None:
         call = self.call
@@ -115,8 +143,9 @@ class CallChecks(CallScopes):
             self._check_gap(choices, (*call.pointer, "outcomes"), f"outcome `{status}`", key=status)
         for what, alternatives in (("absent", call.absent), ("prevalidate", call.prevalidate)):
             self._check_idle([_Choice(item.guard, False, item.pointer) for item in alternatives], f"`{what}`")
-        if call.convert is not None and call.response is not None:
-            missing = [status for status in TAXONOMY if status not in call.outcomes]
+        if (call.convert is not None or call.query is not None) and call.response is not None:
+            wanted = TAXONOMY if call.convert is not None else ("done", "invalid")
+            missing = [status for status in wanted if status not in call.outcomes]
             if missing:
                 self.report.error(
                     (*call.pointer, "outcomes"),
@@ -227,9 +256,12 @@ class CallChecks(CallScopes):
         if guest is None:
             return
         where = guest.pointer
-        if call.convert is None:
+        if call.convert is None and call.query is None:
             self.report.error(where, "guest-without-convert", f"call `{call.name}` has `guest` and no `convert`")
-        elif call.convert.to is not None:
+        elif (call.convert is None) != (not guest.states):
+            problem = "a guest that converts says which `states` it can ask for, one that asks says none"
+            self.report.error(where, "guest-state", problem)
+        elif call.convert is not None and call.convert.to is not None:
             known = {*call.convert.to.states.values(), call.convert.to.otherwise}
             for number, state in enumerate(guest.states):
                 if state not in known:

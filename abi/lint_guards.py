@@ -175,6 +175,11 @@ def check_sources(context: Context) -> None:
     cited: set[str] = set()
     places = [(profile.source, profile.pointer) for profile in abi.profiles.values()]
     places += [(rule.source, rule.pointer) for call in abi.calls.values() for rule in call.rules]
+    places += [
+        (item.source, item.pointer)
+        for call in abi.calls.values()
+        for item in (call.convert.contents.values() if call.convert else ())
+    ]
     for name, pointer in places:
         cited.add(name)
         if name not in abi.sources:

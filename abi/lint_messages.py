@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyword import iskeyword
 from typing import TYPE_CHECKING, NamedTuple
 
 from hvabi.abi.errors import ExprError
@@ -87,6 +88,8 @@ def check_name(name: str, where: tuple[str | int, ...], report: Report, *, part:
     """
     if name in KEYWORDS or (name in RESERVED_NAMES and not part):
         report.error(where, "name-reserved", f"`{name}` is a word of the expression language", "rename it", key=name)
+    elif iskeyword(name):
+        report.error(where, "name-reserved", f"`{name}` is a word of Python", "rename it", key=name)
 
 
 def check_layouts(layouts: Iterable[Layout], report: Report, revisions: tuple[str, ...] = ("",)) -> None:

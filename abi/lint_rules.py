@@ -208,7 +208,13 @@ class RuleChecks:
         for number in range(len(rule.tries)):
             scope.check((*rule.pointer, "try", number))
         if rule.answer is not None:
-            inside = self.scopes.scope("outcomes", element=element, guards=[rule.guard], more=("cpl", "enabled"))
+            inside = self.scopes.scope(
+                "outcomes",
+                element=element,
+                rule_of_element=element,
+                guards=[rule.guard],
+                more=("cpl", "enabled"),
+            )
             self.scopes.check_answer(rule.answer, inside)
 
     def _check_reach(self, rule: Rule, seen: Mapping[str, Rule]) -> None:

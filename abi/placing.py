@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hvabi.abi._compile import IntegerNode, build_integer, layout_node, parse_integer, parse_list
+from hvabi.abi._compile import layout_node
 from hvabi.abi.errors import CodecError
 from hvabi.abi.model import BlockPlace, PairPlace, RegisterPlace
 from hvabi.abi.values import number_of, opener
@@ -107,7 +107,7 @@ class Placer:
         raw = self._read(place.block, offset, size, scope, source, field.name)
         if raw is None:
             return None
-        return parse_integer(raw, size, self.blocks[place.block].endian) >> lo & ((1 << bits) - 1)
+        return int.from_bytes(raw, self.blocks[place.block].endian) >> lo & ((1 << bits) - 1)
 
     def span(self, field: Field, place: BlockPlace, scope: Scope) -> tuple[int, int, int, int]:
         """Return byte offset in the block, bytes, lowest bit and bits of a field."""
@@ -166,8 +166,10 @@ class Placer:
         raw = self._read(place.block, offset, (count - 1) * stride + size, scope, source, field.name)
         if raw is None:
             return ()
-        node = layout_node(field.items) if field.items else IntegerNode(size, block.endian, signed=field.signed)
-        return parse_list(raw, node, count, stride)
+        pieces = [raw[start : start + size] for start in range(0, count * stride, stride)]
+        if field.items is not None:
+            return tuple(map(layout_node(field.items).from_bytes, pieces))
+        return tuple([int.from_bytes(piece, block.endian, signed=field.signed) for piece in pieces])
 
     def _check_list(self, field: Field, count: int, stride: int, size: int) -> None:
         if stride < size or count * stride > MAX_LIST_BYTES:
@@ -213,7 +215,7 @@ class Placer:
                 raise CodecError(
                     "wrong-type", "part of a word cannot be written alone", message_name=self.label, path=name
                 )
-            raw = build_integer(number & ((1 << bits) - 1), size, block.endian)
+            raw = (number & ((1 << bits) - 1)).to_bytes(size, block.endian)
             self.write(block, offset, raw, scope, sink)
 
     def write(self, block: Block, offset: int, raw: bytes, scope: Scope, sink: Sink) -> None:
@@ -263,7 +265,13 @@ class Placer:
                 found=number,
             )
 
-    def _store_list(self, field: Field, place: Place, given: Any, scope: Scope, sink: Sink) -> None:
+    def store_part(self, name: str, first: int, given: Any, scope: Scope, sink: Sink) -> None:
+        """Write elements of a list, the first of them at index `first`; the others are not touched."""
+        place = self.place_of(name)
+        if place is not None:
+            self._store_list(self.message.fields[name], place, given, scope, sink, first=first)
+
+    def _store_list(self, field: Field, place: Place, given: Any, scope: Scope, sink: Sink, *, first: int = 0) -> None:
         if not isinstance(place, BlockPlace):
             raise CodecError("wrong-type", "a list lies in a block", message_name=self.label, path=field.name)
         if not isinstance(given, (list, tuple)):
@@ -272,13 +280,13 @@ class Placer:
             return
         size = field.bits // 8
         stride = scope.int(place.stride) if place.stride is not None else size
-        self._check_list(field, len(given), stride, size)
+        self._check_list(field, first + len(given), stride, size)
         block = self.blocks[place.block]
         out = bytearray((len(given) - 1) * stride + size)
         for number, item in enumerate(given):
             path = f"{field.name}[{number}]"
             out[number * stride : number * stride + size] = self.element_bytes(field, item, block, path)
-        self.write(block, scope.int(place.at), bytes(out), scope, sink)
+        self.write(block, scope.int(place.at) + first * stride, bytes(out), scope, sink)
 
     def element_bytes(self, field: Field, item: Any, block: Block, path: str) -> bytes:
         """Return one element of a list as its bytes."""

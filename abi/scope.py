@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import CodecError
 from hvabi.abi.expr import Expr, evaluate
-from hvabi.abi.values import ident
+from hvabi.abi.values import by_identity, ident
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -23,7 +23,8 @@ def state_number(state: str) -> int:
     return STATE_NUMBERS[ident(state)]
 
 
-def enum_names(abi: Abi) -> dict[str, Any]:
+@by_identity
+def enum_names(abi: Abi) -> Mapping[str, Any]:
     """Return every enum value by its name, where it means one number, and every enum as a mapping by its own name."""
     names: dict[str, Any] = {}
     clashing: set[str] = set()

@@ -161,6 +161,12 @@ class Abi:
         """The call that converts pages, or None for an ABI that only asks or tells."""
         return next((call for call in self.calls.values() if call.convert is not None), None)
 
+    @property
+    def served_calls(self) -> tuple[Call, ...]:
+        """The call that converts pages, where there is one, and then those that ask about pages."""
+        first = (self.convert_call,) if self.convert_call is not None else ()
+        return (*first, *(call for call in self.calls.values() if call.query is not None))
+
     def policies_of(self, profile: str) -> dict[str, str]:
         """Return the value of every policy under a profile. Raise `UsageError` for an unknown profile."""
         values = {policy.name: policy.default for policy in self.policies.values()}

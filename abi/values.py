@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 import re
 from collections import namedtuple
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from functools import cache, wraps
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hvabi.abi.errors import CodecError
 
@@ -15,10 +15,34 @@ if TYPE_CHECKING:
 
     from hvabi.abi.model import Enum
 
+T = TypeVar("T")
+R = TypeVar("R")
+_MOST_KEPT = 1 << 14
+
 Value = Any
 """A named tuple whose fields are integers, members of an open enum, other values, or tuples of them."""
 
 
+def by_identity(function: Callable[[T], R]) -> Callable[[T], R]:
+    """Keep what a function gives for each object, by the object's identity: for values that are slow to hash.
+
+    The object is kept too, so that its id is not given to another one. The store is emptied when it is full.
+    """
+    known: dict[int, tuple[T, R]] = {}
+
+    @wraps(function)
+    def kept(thing: T) -> R:
+        found = known.get(id(thing))
+        if found is None:
+            if len(known) >= _MOST_KEPT:
+                known.clear()
+            found = known[id(thing)] = thing, function(thing)
+        return found[1]
+
+    return kept
+
+
+@cache
 def ident(name: str) -> str:
     """Return a kebab-case name of a specification as a Python identifier; the only place that converts."""
     return re.sub(r"[^A-Za-z0-9_]", "_", name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -171,22 +172,20 @@ class WireSink:
 
 def merge(pieces: Iterable[tuple[int, bytes]]) -> tuple[tuple[int, bytes], ...]:
     """Lay pieces over each other in order and return them sorted, joined where they touch."""
-    out: list[tuple[int, bytearray]] = []
+    pieces = [piece for piece in pieces if piece[1]]
+    starts: list[int] = []
+    ends: list[int] = []
+    for start, end in sorted([(address, address + len(data)) for address, data in pieces]):
+        if ends and start <= ends[-1]:
+            ends[-1] = max(ends[-1], end)
+        else:
+            starts.append(start)
+            ends.append(end)
+    if len(starts) == len(pieces):
+        return tuple((address, bytes(data)) for address, data in sorted(pieces))
+    spans = [bytearray(end - start) for start, end in zip(starts, ends, strict=True)]
     for address, data in pieces:
-        if not data:
-            continue
-        start, buffer = address, bytearray(data)
-        rest: list[tuple[int, bytearray]] = []
-        for other, kept in out:
-            if other + len(kept) < start or start + len(buffer) < other:
-                rest.append((other, kept))
-                continue
-            # They touch or overlap: lay the new bytes over the old ones.
-            first = min(other, start)
-            joined = bytearray(max(other + len(kept), start + len(buffer)) - first)
-            joined[other - first : other - first + len(kept)] = kept
-            joined[start - first : start - first + len(buffer)] = buffer
-            start, buffer = first, joined
-        rest.append((start, buffer))
-        out = sorted(rest, key=lambda item: item[0])
-    return tuple((address, bytes(data)) for address, data in out)
+        number = bisect_right(starts, address) - 1
+        at = address - starts[number]
+        spans[number][at : at + len(data)] = data
+    return tuple((start, bytes(span)) for start, span in zip(starts, spans, strict=True))

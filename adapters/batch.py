@@ -113,7 +113,7 @@ def _tells(progress: Progress, name: str) -> bool:
 def plan(guest: Guest, first: int, pages: int, to: PageState) -> Iterator[Batch]:
     """Split a conversion into requests, as large as the ABI and the transport allow."""
     definition = guest.definition.guest
-    convert = guest.definition.convert
+    convert = guest.definition.convert or guest.definition.query
     if definition is None or convert is None:
         raise AdapterError(f"{guest.abi.id} has no guest role", code="no-guest-role")
     end = first + pages
@@ -141,7 +141,7 @@ def _range(guest: Guest, first: int, left: int, to: PageState, attempt: int) -> 
 def _list(guest: Guest, each: str, first: int, left: int, to: PageState, attempt: int) -> Batch:
     definition = guest.definition.guest
     assert definition is not None  # looked at by plan
-    most = _most_elements(guest, first, to, attempt)
+    most = _most_elements(guest, each, first, to, attempt)
     sizes = definition.element_pages or (1,)
     items: list[Any] = []
     element_pages: list[int] = []
@@ -161,13 +161,13 @@ def _list(guest: Guest, each: str, first: int, left: int, to: PageState, attempt
     return Batch(guest, first, at - first, request, each, tuple(element_pages))
 
 
-def _most_elements(guest: Guest, first: int, to: PageState, attempt: int) -> int:
+def _most_elements(guest: Guest, each: str, first: int, to: PageState, attempt: int) -> int:
     """Return how many elements fit one request, which may depend on where its blocks lie."""
     definition = guest.definition.guest
     assert definition is not None  # looked at by plan
     if definition.max_elements is None:
         return 1
-    empty = _request(guest, first, 1, to, attempt, guest.definition.convert.each, ())  # type: ignore[union-attr]  # looked at by plan
+    empty = _request(guest, first, 1, to, attempt, each, ())
     known = dict(zip(empty._fields, empty, strict=True))
     return max(guest.scope(Fields(known, known.__getitem__)).int(definition.max_elements), 1)
 

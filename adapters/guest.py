@@ -49,6 +49,7 @@ class Guest:
         scratch: first page and end page of the area where the guest may keep its structures.
         enabled: whether the call is offered.
         steps: whether the guest's local halves (accept, rescind) are yielded too.
+        call: name of the call, the one that converts by default; one that asks has requests and no conversation.
 
     """
 
@@ -61,18 +62,19 @@ class Guest:
         scratch: tuple[int, int] = (0x10, 0x20),
         enabled: bool = True,
         steps: bool = False,
+        call: str | None = None,
     ) -> None:
         self.spec = spec
         self.abi = spec.abi
         self.transport = spec.transport(transport)
-        call = self.abi.convert_call
-        if call is None or call.guest is None or call.response is None:
+        found = self.abi.calls[call] if call is not None else self.abi.convert_call
+        if found is None or found.guest is None or found.response is None:
             raise AdapterError(f"{self.abi.id} has no guest role", code="no-guest-role")
-        self.definition: Call = call
+        self.definition: Call = found
         self.config = spec.config(config)
         self.static = spec.names(self.transport, self.config)
-        self.request = spec.message(call.request, transport=self.transport.name, config=self.config)
-        self.response = spec.message(call.response, transport=self.transport.name, config=self.config)
+        self.request = spec.message(found.request, transport=self.transport.name, config=self.config)
+        self.response = spec.message(found.response, transport=self.transport.name, config=self.config)
         self.scratch = scratch
         self.enabled = enabled
         self.steps = steps
@@ -100,7 +102,9 @@ class Guest:
         """Whether the ABI has a way to ask for this conversion."""
         guest = self.definition.guest
         assert guest is not None  # looked at in the constructor
-        if not self.enabled or pages <= 0 or start_gpa % PAGE_SIZE or to.value not in guest.states:
+        if not self.enabled or pages <= 0 or start_gpa % PAGE_SIZE:
+            return False
+        if self.definition.query is None and to.value not in guest.states:
             return False
         scope = self.scope()
         size = pages * PAGE_SIZE

@@ -16,6 +16,7 @@ from hvabi.abi.expr import Name
 from hvabi.abi.model import RegisterPlace
 from hvabi.abi.scope import Fields, Scope
 from hvabi.abi.specification import SPEC_PROFILE
+from hvabi.adapters.asking import Asking, found_at
 from hvabi.adapters.checks import Context, element_enums, first_bad, keeps
 from hvabi.adapters.errors import AdapterError
 from hvabi.adapters.values import HostAnswer, Injection, VmmReply, VmmRequest
@@ -25,11 +26,14 @@ from hvabi.backend import Backend, CallMemory, GuestMemory, ModelError, OutsideM
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hvabi.abi.calls import Answer, Call, Rule
+    from hvabi.abi.calls import Answer, Call, Query, Rule
     from hvabi.abi.calls import Scope as RuleScope
     from hvabi.abi.expr import Expr
     from hvabi.abi.placing import Placer
     from hvabi.abi.registry import Spec
+
+Account = Work | Asking
+"""What a call did of its work: the answer tells of it."""
 
 HostCall = Generator[VmmRequest, VmmReply, HostAnswer]
 """A call in progress: yields what it asks of user space, returns its answer."""
@@ -185,13 +189,12 @@ class _HostCall:
             local={"cpl": self.cpl, "enabled": int(self.host.enabled)},
             more=self.more,
         )
-        each = call.convert.each if call.convert else call.query.each if call.query else None
         self.context = Context(
             backend=self.host.backend,
             readable=self.readable,
             selected=self.selected,
             message=message,
-            element=element_enums(message, each),
+            element=element_enums(message, call.each),
             handle=self.host.has_handle,
         )
 
@@ -224,6 +227,8 @@ class _HostCall:
             return self.unreadable(error)
         if broken is not None:
             return self.refuse(broken, self.scope)
+        if call.query is not None:
+            return self.ask(call.query)
         if call.convert is None:
             return self.finish(Status.DONE, self.scope)
         work = Work(self, call.convert)
@@ -239,6 +244,19 @@ class _HostCall:
         except (OutsideMemory, CodecError, ExprError) as error:
             return self.unreadable(error, work)
         return self.finish(Status.DONE, work.scope(work.last_to), work)
+
+    def ask(self, query: Query) -> HostAnswer:
+        """Find what is asked for, and answer."""
+        asking = Asking(self, query)
+        try:
+            asking.run()
+        except Stopped as stop:
+            if stop.rule is not None:
+                return self.refuse(stop.rule, asking.scope(), asking)
+            return self.finish(stop.status, asking.scope(), asking)
+        except (OutsideMemory, CodecError, ExprError) as error:
+            return self.unreadable(error, asking)
+        return self.finish(Status.DONE, asking.scope(), asking)
 
     def dispatch(self) -> None:
         """Choose the call of the ABI that the registers and constants select; the first one if none does."""
@@ -301,14 +319,17 @@ class _HostCall:
 
     # -- answers ------------------------------------------------------------------------------------------------
 
-    def refuse(self, rule: Rule, scope: Scope, work: Work | None = None) -> HostAnswer:
+    def refuse(self, rule: Rule, scope: Scope, work: Account | None = None) -> HostAnswer:
         """Answer a request that breaks a rule."""
         if rule.answer is None:
             raise AdapterError(f"{rule.id} binds the host and has no answer", code="no-answer", rule=rule.id)
+        query = self.definition.query
+        if query is not None and query.each is None:
+            scope = scope.with_locals(**found_at(self.host.backend, query, scope))
         status = Status(rule.means) if rule.means else Status.INVALID
         return self.encode(rule.answer, scope, status=status, rule=rule.id, work=work)
 
-    def finish(self, status: Status, scope: Scope, work: Work | None = None) -> HostAnswer:
+    def finish(self, status: Status, scope: Scope, work: Account | None = None) -> HostAnswer:
         """Answer with the ABI's outcome for a status; one that it cannot show becomes failed, then invalid."""
         if work is None:
             scope = scope.with_locals(done_pages=0, done_bytes=0, part_pages=0, index=0, errno=0)
@@ -322,7 +343,7 @@ class _HostCall:
             f"{self.host.abi.id} has no answer for {status.value}", code="no-outcome", status=status.value
         )
 
-    def unreadable(self, error: Exception, work: Work | None = None) -> HostAnswer:
+    def unreadable(self, error: Exception, work: Account | None = None) -> HostAnswer:
         """Answer a request whose bytes are not there or make no sense."""
         scope = self.scope if work is None else work.scope(None)
         for rule in self.definition.rules:
@@ -337,13 +358,15 @@ class _HostCall:
         *,
         status: Status,
         rule: str | None = None,
-        work: Work | None = None,
+        work: Account | None = None,
     ) -> HostAnswer:
         """Write the answer's fields and return how the call ended."""
         reason = answer.reason
         if answer.fields and answer.end != "stop":
             try:
                 self.write_fields(answer.fields, scope)
+                if isinstance(work, Asking) and rule is None and status in (Status.DONE, Status.PARTIAL):
+                    self.write_lists(work, scope)
             except OutsideMemory as error:
                 return HostAnswer(end="stop", reason=f"the answer cannot be written: {error}", status=status)
         return HostAnswer(
@@ -374,6 +397,12 @@ class _HostCall:
                 values[name] = placer.default(field, scope)
         for name, value in values.items():
             placer.store(name, value, scope, self)
+
+    def write_lists(self, asking: Asking, scope: Scope) -> None:
+        """Encode the answers per element, from the first element that was asked about."""
+        placer = self.host.placer(self.definition.response or "")
+        for name, (first, answers) in asking.lists.items():
+            placer.store_part(name, first, answers, scope, self)
 
 
 def field_values(fields: Mapping[str, Expr], scope: Scope) -> dict[str, Any]:

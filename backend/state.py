@@ -134,6 +134,19 @@ class Backend:
         with self._lock:
             return self._map.state_at(page)
 
+    def run_at(self, start: int, end: int) -> tuple[PageState, int]:
+        """Return the state of page `start`, and how many pages up to `end` have this state and the same facts.
+
+        `ModelError` `bad-pages` for an empty interval too.
+        """
+        _check_pages(start, max(end, start + 1))
+        with self._lock:
+            run = next(self._map.runs(start, end))
+            last = run.end
+            for name in self._facts:
+                last = next(self._facts.map_of(name).runs(start, last)).end
+            return run.state, last - start
+
     def uniform(self, start: int, end: int, state: PageState) -> bool:
         """Tell whether every page of [start, end) is in `state`; true for an empty interval."""
         _check_pages(start, end)

@@ -45,7 +45,7 @@ def case_lines(case: Case, width: int) -> Iterator[str]:
 
 
 def _head(case: Case) -> Iterator[tuple[str, str]]:
-    from hvabi.cli.glossary import LEVELS
+    from hvabi.abi.glossary import LEVELS
     from hvabi.conformance.report.rules import rule_text
     from hvabi.conformance.vector_words import NOTES
 

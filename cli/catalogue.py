@@ -240,7 +240,7 @@ def _call(item: Call) -> Data:
 
 def details(abi: Abi) -> Data:
     """Return one ABI as `entry` does, with the rules, outcomes, progress, examples and sources in full."""
-    from hvabi.cli import words
+    from hvabi.abi import words
 
     found = entry(abi)
     for name, call in abi.calls.items():

@@ -13,7 +13,7 @@ from hvabi.cli.tables import dim, heading, table, wrap
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hvabi.cli.glossary import Entry
+    from hvabi.abi.glossary import Entry
     from hvabi.conformance.case import Case
 
 EPILOG = """\b
@@ -102,8 +102,8 @@ def _find_cases(asked: str) -> list[Case]:
 def _look_up(asked: str) -> list[Entry]:
     """Return every meaning. Raises `UsageError` ``unknown-name`` with the nearest names."""
     from hvabi.abi.errors import UsageError, show
+    from hvabi.abi.glossary import codes, entries
     from hvabi.abi.registry import abi_ids, bundled
-    from hvabi.cli.glossary import codes, entries
 
     abi, slash, rest = asked.partition("/")
     if slash and abi not in abi_ids():

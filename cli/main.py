@@ -30,6 +30,7 @@ COMMANDS = {
     "vectors": "Write the cases as JSON test vectors.",
     "verify": "Check the specifications, codecs and bundled adapters.",
     "lint": "Check specification files.",
+    "layout-check": "Check the specifications against kernel headers.",
     "iut": "Serve the bundled adapters over the line protocol.",
     "generate": "Renew the generated tables of a checkout.",
 }
@@ -57,7 +58,7 @@ class Commands(click.Group):
         """Import the command."""
         if cmd_name not in COMMANDS:
             return None
-        found: click.Command = importlib.import_module(f"hvabi.cli.{cmd_name}").command
+        found: click.Command = importlib.import_module(f"hvabi.cli.{cmd_name.replace('-', '_')}").command
         return found
 
     def resolve_command(

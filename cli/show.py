@@ -143,7 +143,7 @@ def _inside(place: dict[str, object], field: Field) -> str:
 
 
 def _messages(abi: Abi, width: int) -> Iterator[str]:
-    from hvabi.cli import words
+    from hvabi.abi import words
 
     for item in abi.messages.values():
         yield from wrap(f"{item.name}: {item.doc}", width)
@@ -174,7 +174,7 @@ def _used_layouts(abi: Abi) -> list[Layout]:
 
 
 def _layout_rows(layout: Layout) -> Iterator[tuple[str, ...]]:
-    from hvabi.cli import words
+    from hvabi.abi import words
 
     word = all(field.at == 0 and field.size == layout.size for field in layout.fields.values())
     for field in sorted(layout.fields.values(), key=lambda item: (item.at, -item.hi)):
@@ -203,8 +203,8 @@ def _enums(abi: Abi, width: int) -> Iterator[str]:
 
 
 def _calls(abi: Abi, width: int) -> Iterator[str]:
+    from hvabi.abi import words
     from hvabi.abi.expr import to_text
-    from hvabi.cli import words
 
     for call in abi.calls.values():
         answered = f", answered by {call.response}" if call.response else ""
@@ -220,7 +220,7 @@ def _calls(abi: Abi, width: int) -> Iterator[str]:
 
 
 def _rules(abi: Abi, width: int) -> Iterator[str]:
-    from hvabi.cli import words
+    from hvabi.abi import words
 
     order = {
         "stated": "in the order in which they are judged",
@@ -242,7 +242,7 @@ def _rules(abi: Abi, width: int) -> Iterator[str]:
 
 
 def _outcomes(abi: Abi, width: int) -> Iterator[str]:
-    from hvabi.cli import words
+    from hvabi.abi import words
 
     for call in abi.calls.values():
         if not call.outcomes:
@@ -257,7 +257,7 @@ def _outcomes(abi: Abi, width: int) -> Iterator[str]:
 
 
 def _progress(abi: Abi, width: int) -> Iterator[str]:
-    from hvabi.cli import words
+    from hvabi.abi import words
 
     for call in abi.calls.values():
         if call.progress is not None:

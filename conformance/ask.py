@@ -83,7 +83,7 @@ class Reader:
         for call in calls:
             try:
                 decoded = self.codec(call.request).decode(Wire(regs=regs, mem=mem))
-                request = self._request(call, decoded, regs)
+                request = self._request(call, _open(decoded), regs)
                 if not request.is_selected(set()):
                     reasons.append(f"fixed registers are not those of `{call.name}`")
                     continue
@@ -98,8 +98,7 @@ class Reader:
                 reasons.append(str(error))
         raise Unreadable(reasons[0] if reasons else "no call of the ABI goes over this transport")
 
-    def _request(self, call: Call, decoded: Any, regs: Mapping[str, int]) -> Request:
-        fields = {name: _open(item) for name, item in zip(decoded._fields, decoded, strict=True)}
+    def _request(self, call: Call, fields: Mapping[str, Any], regs: Mapping[str, int]) -> Request:
         return Request(self.oracle, self.abi, call.name, fields, 0, None, (), {}, regs)
 
     def _broken(self, call: Call, request: Request) -> Iterator[Rule]:
@@ -146,7 +145,7 @@ class Reader:
         progress = asked.call.progress
         if progress is None:
             return None
-        request = self._request(asked.call, asked.value, {})
+        request = self._request(asked.call, asked.fields, {})
         pages = sum(end - start for start, end, _ in asked.pages)
         start = min((start for start, _, _ in asked.pages), default=0)
         try:
@@ -193,7 +192,7 @@ class Reader:
         local["to"] = STATES[ident(to)]
         if answer is not None:
             local["response"] = self._response(asked, answer)
-        names = self._request(asked.call, asked.value, {}).names.plus(**local)
+        names = self._request(asked.call, asked.fields, {}).names.plus(**local)
         numbers: dict[str, int] = {}
         for path, item in say.items():
             try:
@@ -212,7 +211,7 @@ class Reader:
         """
         call, progress = asked.call, asked.call.progress
         pages = [(start, end) for start, end, state in asked.pages if state is not None]
-        request = self._request(call, asked.value, {})
+        request = self._request(call, asked.fields, {})
         try:
             names = _with_response(request.names, self._response(asked, wire))
             if progress is None:
@@ -296,11 +295,11 @@ def _said(say: Mapping[str, int], codec: MessageCodec, scope: Scope) -> dict[str
 
 def _open(item: Any) -> Any:
     """Return a decoded value as mappings, tuples and integers."""
+    if not isinstance(item, tuple):
+        return int(item)
     if hasattr(item, "_fields"):
         return {name: _open(part) for name, part in zip(item._fields, item, strict=True)}
-    if isinstance(item, tuple):
-        return tuple(_open(part) for part in item)
-    return int(item)
+    return tuple([_open(part) for part in item])
 
 
 def _pages(call: Call, request: Request) -> Iterator[tuple[int, int, str | None]]:

@@ -182,6 +182,7 @@ class Case:
         kind: where it comes from: ``rule``, ``pair``, ``progress``, ``reserved``, ``footprint``, ``example``,
             ``regression``, ``guest``.
         features: protocol features without which it is skipped: ``inject``, ``exits``, ``local-steps``.
+        call: the call of the ABI, None for the one that converts.
 
     """
 
@@ -202,3 +203,4 @@ class Case:
     profile: str | None = None
     features: tuple[str, ...] = ()
     reference: str | None = None
+    call: str | None = None

@@ -23,7 +23,6 @@ MAX_LINE = 1 << 20
 
 _ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _HEX_NUMBER = re.compile(r"0x[0-9a-f]+\Z")
-_HEX_BYTES = re.compile(r"(?:[0-9a-f]{2})*\Z")
 _REGISTER = re.compile(r"[a-z][a-z0-9_]{0,31}\Z")
 _WIDEST = 128
 
@@ -111,9 +110,14 @@ def word(value: Any, what: str) -> str:
 
 def data(value: Any, what: str) -> bytes:
     """Read bytes as even-length lower-case hex."""
-    if not isinstance(value, str) or not _HEX_BYTES.match(value):
+    try:
+        found = bytes.fromhex(value)
+    except (TypeError, ValueError):
+        found = b""
+    # fromhex takes blanks and capital letters too: what it has read is written back.
+    if found.hex() != value:
         raise ProtocolError(f"{what} is even-length lower-case hex without 0x, not {shown(value)}", code="bad-hex")
-    return bytes.fromhex(value)
+    return found
 
 
 @lru_cache(maxsize=1024)

@@ -239,10 +239,10 @@ class Session:
     def _do_inject(self, command: Mapping[str, Any]) -> dict[str, Any]:
         host = self._require_host("inject")
         fault = frame.word(frame.argument(command, "fault"), "fault")
-        call = host.abi.convert_call
-        progress = call.progress if call else None
+        calls = host.abi.served_calls
+        progresses = [call.progress for call in calls if call.progress is not None]
         if fault == "vmm-error":
-            if call is None or call.vmm is None:
+            if all(call.vmm is None for call in calls):
                 raise Unsupported(f"{host.abi.id} has no VMM behind it")
             errno = frame.number(frame.argument(command, "errno"), "errno")
             if not errno:
@@ -250,14 +250,14 @@ class Session:
             inject = Injection(vmm_errno=errno)
         elif fault == "stop-after":
             pages = frame.number(frame.argument(command, "pages"), "pages")
-            if progress is None:
+            if not progresses:
                 raise Unsupported(f"{host.abi.id} has no partial progress")
             inject = Injection(stop_after=pages)
         elif fault == "event-pending":
             after = frame.number(frame.argument(command, "after"), "after")
             if after < 1:
                 raise ProtocolError("after is 1 or more")
-            if progress is None or progress.chunk is None:
+            if all(progress.chunk is None for progress in progresses):
                 raise Unsupported(f"{host.abi.id} does not look for events")
             inject = Injection(event_after=after)
         elif fault == "memory-flip":

@@ -151,6 +151,7 @@ class Teller:
             profile=None if self.profile == "spec" else self.profile,
             features=tuple(features),
             reference="; ".join(data["reference"]) or None,
+            call=None if self.call is self.abi.convert_call else self.call.name,
         )
         return Retold(case=case, wrong=wrong)
 

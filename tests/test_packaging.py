@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-TOP = ("abi", "adapters", "backend", "cli", "conformance", "publish", "spec", "traces")
+TOP = ("abi", "adapters", "backend", "cli", "conformance", "evidence", "publish", "spec", "traces")
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from hvabi.abi.registry import abi_ids, bundled, load
 from hvabi.abi.specification import SPEC_PROFILE
-from hvabi.conformance.generate.basis import basis_of
+from hvabi.conformance.generate.basis import Basis, basis_of
 from hvabi.conformance.generate.edges import edge_cases
 from hvabi.conformance.generate.guests import guest_cases
 from hvabi.conformance.generate.hosts import done_cases, fault_cases, progress_cases, reserved_cases
 from hvabi.conformance.generate.more_edges import edge_cases as more_edge_cases
 from hvabi.conformance.generate.more_guests import more_guest_cases
 from hvabi.conformance.generate.pages import page_cases
+from hvabi.conformance.generate.questions import asked_cases
 from hvabi.conformance.generate.rules import RuleCases
 
 if TYPE_CHECKING:
@@ -54,9 +55,6 @@ def cases(
 
 
 def _of(abi: str, revision: str, transport: str, role: str | None, profile: str) -> Iterator[Case]:
-    call = load(abi, revision=revision, profile=profile).abi.convert_call
-    if call is None:
-        return
     seen: set[str] = set()
     for case in _in_order(abi, revision, transport, role, profile):
         if case.id not in seen:
@@ -65,9 +63,18 @@ def _of(abi: str, revision: str, transport: str, role: str | None, profile: str)
 
 
 def _in_order(abi: str, revision: str, transport: str, role: str | None, profile: str) -> Iterator[Case]:
-    basis = basis_of(abi, revision, transport, profile)
+    spec = load(abi, revision=revision, profile=profile).abi
+    carried = spec.transports[transport].placements
+    for call in spec.served_calls:
+        if call.request in carried:
+            # The converting call has no name of its own here: it is made once, whoever asks for it.
+            name = None if call is spec.convert_call else call.name
+            yield from _of_call(basis_of(abi, revision, transport, profile, name), role)
+
+
+def _of_call(basis: Basis, role: str | None) -> Iterator[Case]:
     if role in (None, "host") and any(basis.call.outcomes.values()):
-        yield from done_cases(basis)
+        yield from done_cases(basis) if basis.call.convert is not None else asked_cases(basis)
         rules = RuleCases(basis)
         yield from rules.cases()
         yield from edge_cases(basis, rules)
@@ -76,6 +83,6 @@ def _in_order(abi: str, revision: str, transport: str, role: str | None, profile
         yield from reserved_cases(basis)
         yield from progress_cases(basis)
         yield from fault_cases(basis)
-    if role in (None, "guest") and basis.call.guest is not None:
+    if role in (None, "guest") and basis.call.guest is not None and basis.call.convert is not None:
         yield from guest_cases(basis)
         yield from more_guest_cases(basis)

@@ -48,16 +48,17 @@ class Basis:
     Args:
         spec: the ABI, resolved.
         transport: the transport.
+        call: name of the call, the one that converts by default.
 
     """
 
-    def __init__(self, spec: Spec, transport: str) -> None:
+    def __init__(self, spec: Spec, transport: str, call: str | None = None) -> None:
         self.spec = spec
         self.abi = spec.abi
         self.transport = transport
-        call = self.abi.convert_call
-        assert call is not None  # generators look first
-        self.call = call
+        found = self.abi.calls[call] if call is not None else self.abi.convert_call
+        assert found is not None  # generators look first
+        self.call = found
         self.prefix = f"{spec.id}@{self.abi.revision}"
         self._codecs: dict[tuple[tuple[str, int], ...], MessageCodec] = {}
 
@@ -69,7 +70,9 @@ class Basis:
         return self._codecs[key]
 
     def states(self) -> list[str]:
-        """Return the states that can be asked for."""
+        """Return the states that can be asked for; for a question, those that it can find."""
+        if self.call.query is not None:
+            return ["private", "shared"] if self.call.guest is not None else []
         if self.call.guest is not None:
             return list(self.call.guest.states)
         to = self.call.convert.to if self.call.convert else None
@@ -81,10 +84,15 @@ class Basis:
         """Return the fields of the first request that converts [start, start + pages), None where none can."""
         if self.call.guest is None:
             return None
-        guest = guest_class(self.spec.id)(self.spec, transport=self.transport, config=config or {}, scratch=SCRATCH)
+        guest = self.guest(config=config)
         if not guest.can_name(start << 12, pages, PageState(to)):
             return None
         return as_fields(self.first_request(guest, start, pages, to))
+
+    def guest(self, *, config: Mapping[str, int] | None = None, scratch: tuple[int, int] = SCRATCH) -> Guest:
+        """Return a guest that makes this call. Only where the call has a guest's side."""
+        make = guest_class(self.spec.id)
+        return make(self.spec, transport=self.transport, config=config or {}, scratch=scratch, call=self.call.name)
 
     @staticmethod
     def first_request(guest: Guest, start: int, pages: int, to: str) -> Any:
@@ -95,15 +103,24 @@ class Basis:
         """Return the most pages that one request names, up to `pages`."""
         if self.call.guest is None or not self.states():
             return 0
-        guest = guest_class(self.spec.id)(self.spec, transport=self.transport, scratch=SCRATCH)
+        guest = self.guest()
         return next(plan(guest, PLACE, pages, PageState(self.states()[0]))).pages
 
     def question(self, start: int = PLACE, pages: int = 1, to: str = "shared") -> Question | None:
-        """Return a right request amid pages of the other state, or None where the ABI cannot ask for it."""
+        """Return a right request amid pages of the other state, or None where the ABI cannot ask for it.
+
+        A question is asked about pages that are in state `to`, amid pages of the other state.
+        """
         fields = self.request(start, pages, to)
         if fields is None:
             return None
-        return Question(fields=fields, before=around(start, pages, to), call=self.call.name)
+        before = around(start, pages, to)
+        if self.call.query is not None:
+            end = start + pages
+            before = ((start, end, to),)
+            if to == "private":
+                before = ((start - NEIGHBOURS, start, "shared"), (end, end + NEIGHBOURS, "shared"))
+        return Question(fields=fields, before=before, call=self.call.name)
 
     def granule(self) -> int:
         """Return the least pages that one conversion has."""
@@ -167,6 +184,10 @@ class Basis:
         answers = self.answers(question) if expected is None else expected
         first = self.step(question, answers)
         uses_faults = any(step.inject is not None for step in (first, *more))
+        if self.call.convert is None:
+            # A question has no state that is asked for: the names speak of the state that is found.
+            name = name.replace("-to-", "-of-")
+            group = group if self.call.rule(group) is not None else f"{self.call.name}-{group}"
         return Case(
             id=f"{self.prefix}.host.{self.transport}.{group}.{name}",
             abi=self.spec.id,
@@ -181,6 +202,7 @@ class Basis:
             before=question.before,
             facts=question.facts,
             steps=(first, *more),
+            call=None if self.call is self.abi.convert_call else self.call.name,
             profile=None if self.abi.profile == "spec" else self.abi.profile,
             features=("inject",) if uses_faults else (),
         )
@@ -229,6 +251,6 @@ def vary(question: Question, **changes: Any) -> Question:
 
 
 @cache
-def basis_of(abi: str, revision: str, transport: str, profile: str) -> Basis:
+def basis_of(abi: str, revision: str, transport: str, profile: str, call: str | None = None) -> Basis:
     """Return the basis, made once."""
-    return Basis(load(abi, revision=revision, profile=profile), transport)
+    return Basis(load(abi, revision=revision, profile=profile), transport, call)

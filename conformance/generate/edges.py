@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.expr import names as names_of
-from hvabi.adapters.registry import guest_class
 from hvabi.backend import PageState
 from hvabi.conformance.case import Inject
 from hvabi.conformance.generate.basis import PLACE, Basis, Question, around, as_fields, vary
@@ -111,11 +110,11 @@ def _flipped(basis: Basis, question: Question) -> Iterator[tuple[str, Question]]
 def _at_the_limit(basis: Basis) -> Iterator[Case]:
     """Yield ranges whose last byte is the first that a limit forbids, so that the page before is still allowed."""
     question = _plain(basis)
-    convert = basis.call.convert
-    if question is None or convert is None:
+    meaning = basis.call.meaning
+    if question is None or meaning is None:
         return
     fields = basis.abi.messages[basis.call.request].fields
-    lengths = [name for name in names_of(convert.pages) if name in fields and fields[name].unit == "byte"]
+    lengths = [name for name in names_of(meaning.pages) if name in fields and fields[name].unit == "byte"]
     for rule in basis.call.rules:
         if rule.binds != "host" or rule.check != "below" or rule.scope != "call" or len(lengths) != 1:
             continue
@@ -162,7 +161,9 @@ def _high_addresses(basis: Basis) -> Iterator[Case]:
             judged = judge(basis, Question(fields=fields, before=around(HIGH_PAGE, granule, to), call=basis.call.name))
             if judged is not None and judged.accepted:
                 yield _case(basis, judged, "done", f"above-4g-to-{to}", "The pages lie above 4 GiB.")
-    guest = guest_class(basis.spec.id)(basis.spec, transport=basis.transport, scratch=HIGH_SCRATCH)
+    if not basis.states():
+        return
+    guest = basis.guest(scratch=HIGH_SCRATCH)
     for to in basis.states():
         if not guest.can_name(PLACE << 12, granule, PageState(to)):
             continue
@@ -205,7 +206,8 @@ def _stale(basis: Basis, rules: RuleCases) -> Iterator[Case]:
         rows.append(("partial", vary(question, inject=Inject(fault="stop-after", arguments={"pages": 1}))))
     if basis.call.vmm is not None:
         rows.append(("refused", vary(question, inject=Inject(fault="vmm-error", arguments={"errno": 22}))))
-    shared = basis.question(PLACE, basis.granule(), "shared") if "shared" in basis.states() else None
+    converts = basis.call.convert is not None
+    shared = basis.question(PLACE, basis.granule(), "shared") if converts and "shared" in basis.states() else None
     if shared is not None:
         rows.append(("limit", vary(shared, setup=replace(shared.setup, max_ranges=0), before=())))
     for label, row in rows:
@@ -271,9 +273,9 @@ def _inside_element(basis: Basis) -> Iterator[Case]:
 
 def _limit_on_the_way(basis: Basis) -> Iterator[Case]:
     """Yield a list whose first element fits the bound on ranges and whose last does not."""
-    each = basis.call.convert.each if basis.call.convert else None
+    each = basis.call.each
     question = basis.question(PLACE, 3, "shared") if "shared" in basis.states() else None
-    if each is None or question is None:
+    if each is None or question is None or basis.call.convert is None:
         return
     items = question.fields[each]
     if len(items) < 2:

@@ -28,6 +28,14 @@ def response_fields(basis: Basis, question: Question, answer: Expected) -> dict[
         return None
 
 
+def executed_again(basis: Basis, question: Question, answer: Expected) -> dict[str, Any] | None:
+    """Return the request as the host finds it when the guest executes the same instruction again."""
+    from hvabi.conformance.generate.judged import read_fields
+
+    regs, mem = basis.wire(question)
+    return read_fields(basis, question, {**regs, **answer.regs}, merge([*mem, *answer.mem]))
+
+
 def next_fields(basis: Basis, question: Question, answer: Expected) -> dict[str, Any] | None:
     """Return the changed fields of the request that follows a partial answer, None where there is none."""
     progress = basis.call.progress

@@ -62,7 +62,7 @@ def _spans(basis: Basis, to: str) -> Iterator[tuple[str, int, int]]:
 
 def _most_elements(basis: Basis) -> int:
     fields = basis.request(PLACE + 1, 20000, basis.states()[0])
-    each = basis.call.convert.each if basis.call.convert else None
+    each = basis.call.each
     if fields is None or each is None:
         return 1
     return len(fields[each])

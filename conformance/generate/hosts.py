@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hvabi.abi.errors import HvAbiError
 from hvabi.conformance.case import HostStep, Inject, Setup
 from hvabi.conformance.generate.basis import PLACE, Basis, Question, vary
-from hvabi.conformance.generate.followup import next_fields
+from hvabi.conformance.generate.followup import executed_again, next_fields
 from hvabi.conformance.generate.judged import judge
 from hvabi.conformance.generate.variants import basis_request
 from hvabi.conformance.oracle.walk import value
@@ -164,6 +164,8 @@ def _stopped(basis: Basis, question: Question, inject: Inject, name: str, what: 
     more: tuple[HostStep, ...] = ()
     if answer.status != "done":
         follow = next_fields(basis, judged.question, answer)
+        if answer.end == "replay":
+            follow = executed_again(basis, judged.question, answer)
         if follow is not None:
             second = judge(basis, vary(question, fields=follow, before=answer.state, facts=answer.facts))
             if second is not None:
@@ -189,7 +191,8 @@ def fault_cases(basis: Basis) -> Iterator[Case]:
                     level="must" if errno in (11, 22) else "should",
                     why="The host's user space refuses the first request.",
                 )  # fmt: skip
-    yield from _limit_cases(basis)
+    if basis.call.convert is not None:
+        yield from _limit_cases(basis)
     yield from _hole_cases(basis)
     yield from _flip_cases(basis, question)
 

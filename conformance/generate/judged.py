@@ -120,7 +120,7 @@ def judge(basis: Basis, question: Question) -> Judged | None:
 
 def right_under(case: Case, profile: str) -> bool:
     """Whether the oracle gives the same answers to a host case under a profile; true for guest cases."""
-    basis = basis_of(case.abi, case.revision, case.transport, profile)
+    basis = basis_of(case.abi, case.revision, case.transport, profile, case.call)
     state, facts = case.before, case.facts
     for step in case.steps:
         question = Question(
@@ -131,7 +131,14 @@ def right_under(case: Case, profile: str) -> bool:
             return False
         oracle = basis.oracle(case.setup)
         answers = oracle.answers(
-            fields, cpl=step.cpl, inject=step.inject, before=state, facts=facts, mem=step.mem, regs=step.regs
+            fields,
+            call=case.call,
+            cpl=step.cpl,
+            inject=step.inject,
+            before=state,
+            facts=facts,
+            mem=step.mem,
+            regs=step.regs,
         )
         agreeing = [one for one in step.expected if any(same(one, other) for other in answers)]
         if not agreeing:

@@ -85,7 +85,7 @@ def _own_half(basis: Basis) -> Iterator[Case]:
         spans.append(("stopped", 3 * granule, (stop,)))
     if guest.max_elements is not None:
         fields = basis.request(PLACE + 1, 20000, basis.states()[0])
-        each = basis.call.convert.each if basis.call.convert else None
+        each = basis.call.each
         if fields is not None and each is not None and len(fields[each]) < MOST_ELEMENTS:
             # From an odd page on, so that every element is one page: one more than a request holds.
             spans.append(("two-requests", 0, ()))
@@ -110,7 +110,7 @@ def _own_half(basis: Basis) -> Iterator[Case]:
 
 def _one_too_many(basis: Basis) -> int:
     """Return the pages of one element more than a request holds, from an odd page on, where 2 MiB elements join in."""
-    each = basis.call.convert.each if basis.call.convert else None
+    each = basis.call.each
     for pages in range(64, 512):
         fields = basis.request(PLACE + 1, pages, basis.states()[0])
         if fields is not None and each is not None and len(fields[each]) < pages:
@@ -120,7 +120,7 @@ def _one_too_many(basis: Basis) -> int:
 
 def _rewritten(basis: Basis) -> Iterator[Case]:
     """Yield a partial answer with which the host also rewrites elements that it has not come to yet."""
-    each = basis.call.convert.each if basis.call.convert else None
+    each = basis.call.each
     progress = basis.call.progress
     placement = basis.abi.transports[basis.transport].placements[basis.call.request]
     places = placement.place.get(each or "", ())

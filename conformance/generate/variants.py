@@ -89,7 +89,7 @@ def field_variants(basis: Basis, question: Question, rule: Rule) -> Iterator[Var
             continue
         for label, number in _numbers(field, question.fields[name], interesting):
             yield f"{_dashed(name)}-{label}", vary(question, fields={name: number})
-    each = basis.call.convert.each if basis.call.convert else None
+    each = basis.call.each
     if elements and each is not None and question.fields.get(each):
         yield from _element_variants(basis, question, each, interesting)
 

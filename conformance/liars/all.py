@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import yaml
 
 from hvabi.abi.errors import HvAbiError
 from hvabi.abi.registry import abi_ids, bundled, load
+from hvabi.conformance.liars import model
 from hvabi.conformance.liars.historic import historic
 from hvabi.conformance.liars.liar import Liar
 from hvabi.conformance.liars.of_guests import GuestLies
@@ -20,6 +22,7 @@ from hvabi.conformance.liars.of_hosts import HostLies
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from hvabi.abi.calls import Call
     from hvabi.abi.specification import Abi
     from hvabi.conformance.case import Role
     from hvabi.conformance.liars.made import Made
@@ -53,16 +56,27 @@ def _of(abi: str) -> tuple[Liar, ...]:
 def _generated(abi: str) -> Iterator[Liar]:
     for revision in bundled(abi).revisions:
         resolved = load(abi, revision=revision).abi
-        call = resolved.convert_call
-        if call is None:
-            continue
-        for transport in resolved.transports:
+        for transport, call in itertools.product(resolved.transports.values(), resolved.served_calls):
+            if call.request not in transport.placements:
+                continue
             if any(call.outcomes.values()):
-                for made in HostLies(resolved, transport).all():
-                    yield _liar(abi, revision, transport, "host", _as_policy(resolved, made))
-            if call.guest is not None and call.response is not None:
-                for made in GuestLies(resolved, transport).all():
-                    yield _liar(abi, revision, transport, "guest", made)
+                for made in _host_lies(resolved, transport.name, call):
+                    yield _liar(abi, revision, transport.name, "host", _as_policy(resolved, made))
+            if call.convert is not None and call.guest is not None and call.response is not None:
+                for made in GuestLies(resolved, transport.name).all():
+                    yield _liar(abi, revision, transport.name, "guest", made)
+
+
+def _host_lies(resolved: Abi, transport: str, call: Call) -> Iterator[Made]:
+    """Yield the host liars of one call. Those of a call that asks carry its name."""
+    if call.convert is not None:
+        yield from HostLies(resolved, transport).all()
+        return
+    for made in HostLies(model.narrowed(resolved, call.name), transport).all():
+        planted = made.planted
+        if planted.spec is not None:
+            planted = replace(planted, spec=partial(model.in_call, call=call.name, change=planted.spec))
+        yield replace(made, kind=f"{call.name}-{made.kind}", planted=planted)
 
 
 def _as_policy(resolved: Abi, made: Made) -> Made:

@@ -133,7 +133,7 @@ class _FullBatchesOnly(LyingConversation):
     def batches(self, first: int) -> Iterator[Batch]:
         """Make the call only once the list is full."""
         for attempt, batch in enumerate(plan(self.guest, first, self.pages, self.to)):
-            if len(batch.element_pages) < _most_elements(self.guest, batch.first, self.to, attempt):
+            if len(batch.element_pages) < _most_elements(self.guest, batch.each or "", batch.first, self.to, attempt):
                 self.believe(batch.first, batch.pages)
                 continue
             yield batch

@@ -90,33 +90,33 @@ def _skip_rule(abi: Abi, row: dict[str, Any]) -> Abi:
 
 def _rule(abi: Abi, row: dict[str, Any]) -> Abi:
     """Change operands of a rule, or put another one with its answer before it."""
-    old = model.convert_call(abi).rule(row["rule"])
+    old = model.the_call(abi).rule(row["rule"])
     if old is None:
         raise HvAbiError(f"historic.yaml: there is no rule {row['rule']}", code="unknown-rule")
     operands = {name: (parse(str(text)),) for name, text in row.items() if name not in ("rule", "add-before", "check")}
     if not row.get("add-before"):
         return model.with_rule(abi, replace(old, operands={**old.operands, **operands}))
     added = replace(old, id=f"{old.id}-BUG", check=row["check"], operands=operands, words={}, when=None)
-    rules = model.convert_call(abi).rules
+    rules = model.the_call(abi).rules
     at = rules.index(old)
     return model.with_rules(abi, (*rules[:at], added, *rules[at:]))
 
 
 def _define(abi: Abi, row: dict[str, Any]) -> Abi:
-    call = model.convert_call(abi)
+    call = model.the_call(abi)
     item = replace(call.define[row["define"]], expr=parse(str(row["expr"])))
     return model.with_call(abi, replace(call, define={**call.define, item.name: item}))
 
 
 def _outcome(abi: Abi, row: dict[str, Any]) -> Abi:
-    answers = model.convert_call(abi).outcomes[row["outcome"]]
+    answers = model.the_call(abi).outcomes[row["outcome"]]
     number = next(number for number, answer in enumerate(answers) if row["field"] in answer.fields)
     change = partial(model.with_answer_field, field=row["field"], expr=parse(str(row["expr"])))
     return model.with_outcome(abi, row["outcome"], number, change)
 
 
 def _direction(abi: Abi, row: dict[str, Any]) -> Abi:
-    to = model.convert_call(abi).convert.to  # type: ignore[union-attr]  # bugs of this kind are of calls that convert
+    to = model.the_call(abi).convert.to  # type: ignore[union-attr]  # bugs of this kind are of calls that convert
     assert to is not None  # and that have a direction
     if row["direction"] == "else":
         changed = replace(to, otherwise=row["to"], has_otherwise=True)
@@ -139,7 +139,7 @@ def _pages(abi: Abi, row: dict[str, Any]) -> Abi:
 
 
 def _errno(abi: Abi, row: dict[str, Any]) -> Abi:
-    call = model.convert_call(abi)
+    call = model.the_call(abi)
     assert call.vmm is not None  # bugs of this kind are of split hosts
     rows = tuple(
         replace(item, outcome=row["outcome"], answer=None) if item.errno == row["errno"] else item
@@ -168,7 +168,7 @@ def _for_ever(abi: Abi, row: dict[str, Any]) -> Abi:
 
 
 def _steps(abi: Abi, row: dict[str, Any]) -> Abi:
-    call = model.convert_call(abi)
+    call = model.the_call(abi)
     assert call.guest is not None  # bugs of this kind are of guests
     guest = replace(call.guest, steps_before=row["steps-before"], steps_after=row["steps-after"])
     return model.with_call(abi, replace(call, guest=guest))

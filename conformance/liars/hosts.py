@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hvabi.abi.errors import CodecError, HvAbiError
+from hvabi.adapters.asking import Asking
 from hvabi.adapters.host import Host, _HostCall
 from hvabi.adapters.values import Injection
 from hvabi.adapters.work import Work
-from hvabi.backend import Backend, CallMemory, Conversion, ModelError, Outcome, PageState, Status
+from hvabi.backend import GPA_PAGES, Backend, CallMemory, Conversion, ModelError, Outcome, PageState, Run, Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from hvabi.abi.calls import Answer, Rule
     from hvabi.abi.expr import Expr
     from hvabi.abi.scope import Scope
-    from hvabi.adapters.host import HostCall
+    from hvabi.adapters.host import Account, HostCall
     from hvabi.adapters.values import HostAnswer
 
 
@@ -109,7 +110,7 @@ class _ConvertsFirst(_HostCall):
 
     element_rules: ClassVar[bool] = False
 
-    def refuse(self, rule: Rule, scope: Scope, work: Work | None = None) -> HostAnswer:
+    def refuse(self, rule: Rule, scope: Scope, work: Account | None = None) -> HostAnswer:
         """Refuse behind the work."""
         if (rule.scope != "call") == self.element_rules and rule.check not in ("readable", "selected"):
             _convert_next(self, work)
@@ -120,10 +121,10 @@ class _ConvertsElement(_ConvertsFirst):
     element_rules = True
 
 
-def _convert_next(call: _HostCall, work: Work | None) -> None:
+def _convert_next(call: _HostCall, work: Account | None) -> None:
     """Convert the first page that is not done yet, whatever is wrong with the request."""
     convert = call.definition.convert
-    if convert is None:
+    if convert is None or isinstance(work, Asking):
         return
     try:
         at = work or Work(call, convert)
@@ -162,7 +163,7 @@ class _DoesMore(_HostCall):
         *,
         status: Status,
         rule: str | None = None,
-        work: Work | None = None,
+        work: Account | None = None,
     ) -> HostAnswer:
         """Do one page more than is said."""
         if work is not None and rule is None and status in self.statuses:
@@ -235,6 +236,9 @@ class _ReadsAgain(_HostCall):
         """Judge what was read, and use what is read again."""
         found = super().first_broken(kind, scope)
         if kind == "call" and found is None:
+            for name in self.fields.names:
+                with contextlib.suppress(HvAbiError, ModelError):
+                    self.fields[name]
             self.memory = CallMemory(self.host.memory)
             self.open(self.definition)
         return found
@@ -372,3 +376,106 @@ class EventOneChunkLate(LyingHost):
     def faults(self, inject: Injection) -> Injection:
         """See the event late."""
         return inject if inject.event_after is None else replace(inject, event_after=inject.event_after + 1)
+
+
+# -- what is found ----------------------------------------------------------------------------------------------------
+
+
+class _Finder(Backend):
+    """Finds another state than there is."""
+
+    states: ClassVar[Mapping[PageState, PageState]] = {}
+
+    def run_at(self, start: int, end: int) -> tuple[PageState, int]:
+        """Return a wrong state."""
+        state, pages = super().run_at(start, end)
+        return self.states.get(state, state), pages
+
+    def runs(self, start: int, end: int) -> tuple[Run[PageState], ...]:
+        """Return wrong states."""
+        return tuple(Run(run.start, run.end, self.states.get(run.state, run.state)) for run in super().runs(start, end))
+
+
+class _TheOther(_Finder):
+    states: ClassVar[Mapping[PageState, PageState]] = {
+        PageState.PRIVATE: PageState.SHARED,
+        PageState.SHARED: PageState.PRIVATE,
+    }
+
+
+class _Private(_Finder):
+    states: ClassVar[Mapping[PageState, PageState]] = dict.fromkeys(PageState, PageState.PRIVATE)
+
+
+class _Shared(_Finder):
+    states: ClassVar[Mapping[PageState, PageState]] = dict.fromkeys(PageState, PageState.SHARED)
+
+
+class _RunsOn(Backend):
+    def run_at(self, start: int, end: int) -> tuple[PageState, int]:
+        """Go on behind what is asked about."""
+        return super().run_at(start, GPA_PAGES)
+
+
+class _StatesOnly(Backend):
+    def run_at(self, start: int, end: int) -> tuple[PageState, int]:
+        """Look at states and not at facts."""
+        run = self.runs(start, end)[0]
+        return run.state, run.end - start
+
+
+class FindsTheOther(LyingHost):
+    """Takes private pages for shared ones and shared pages for private ones."""
+
+    backend_class = _TheOther
+
+
+class FindsPrivate(LyingHost):
+    """Finds every page private."""
+
+    backend_class = _Private
+
+
+class FindsShared(LyingHost):
+    """Finds every page shared."""
+
+    backend_class = _Shared
+
+
+class RunsOn(LyingHost):
+    """Counts pages behind those that it is asked about."""
+
+    backend_class = _RunsOn
+
+
+class IgnoresFacts(LyingHost):
+    """Takes pages for alike whose facts are not."""
+
+    backend_class = _StatesOnly
+
+
+class _Late(_HostCall):
+    late: ClassVar[bool] = True
+
+    def write_lists(self, asking: Asking, scope: Scope) -> None:
+        """Write the answers of other elements."""
+        for name, (first, answers) in asking.lists.items():
+            shifted = [0, *answers[:-1]] if self.late else [*answers[1:], 0]
+            asking.lists[name] = (first, shifted if answers else [])
+        super().write_lists(asking, scope)
+
+
+class _Early(_Late):
+    late = False
+
+
+class ListOneLate(LyingHost):
+    """Answers for each element what it found for the one before."""
+
+    call_class = _Late
+
+
+class ListOneEarly(LyingHost):
+    """Answers for each element what it found for the one behind."""
+
+    call_class = _Early

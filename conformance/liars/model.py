@@ -10,17 +10,26 @@ from hvabi.abi.model import BlockPlace, PairPlace, RegisterPlace
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from hvabi.abi.calls import Answer, Call, Convert, Progress, Rule
+    from hvabi.abi.calls import Answer, Call, Convert, Progress, Query, Rule
     from hvabi.abi.expr import Expr
     from hvabi.abi.model import Endian, Field, Layout, Message, Place, Placement
     from hvabi.abi.specification import Abi
 
 
-def convert_call(abi: Abi) -> Call:
-    """Return the call that converts."""
-    call = abi.convert_call
-    assert call is not None  # liars are made of ABIs that convert
-    return call
+def the_call(abi: Abi) -> Call:
+    """Return the call that lies are made of: the one that converts, or the only one, see `narrowed`."""
+    return abi.convert_call or next(iter(abi.calls.values()))
+
+
+def narrowed(abi: Abi, call: str) -> Abi:
+    """Return the ABI with one call only, so that lies are made of it."""
+    return replace(abi, calls={call: abi.calls[call]})
+
+
+def in_call(abi: Abi, call: str, change: Callable[[Abi], Abi]) -> Abi:
+    """Return the ABI with a change made to one of its calls."""
+    changed = change(narrowed(abi, call))
+    return replace(changed, calls={**abi.calls, **changed.calls})
 
 
 def with_call(abi: Abi, call: Call) -> Abi:
@@ -30,17 +39,17 @@ def with_call(abi: Abi, call: Call) -> Abi:
 
 def with_rules(abi: Abi, rules: tuple[Rule, ...]) -> Abi:
     """Return the ABI with other rules of the converting call."""
-    return with_call(abi, replace(convert_call(abi), rules=rules))
+    return with_call(abi, replace(the_call(abi), rules=rules))
 
 
 def without_rule(abi: Abi, rule_id: str) -> Abi:
     """Return the ABI without a rule."""
-    return with_rules(abi, tuple(rule for rule in convert_call(abi).rules if rule.id != rule_id))
+    return with_rules(abi, tuple(rule for rule in the_call(abi).rules if rule.id != rule_id))
 
 
 def swapped(abi: Abi, one: str, other: str) -> Abi:
     """Return the ABI with two rules in each other's place."""
-    rules = list(convert_call(abi).rules)
+    rules = list(the_call(abi).rules)
     at = {rule.id: number for number, rule in enumerate(rules)}
     rules[at[one]], rules[at[other]] = rules[at[other]], rules[at[one]]
     return with_rules(abi, tuple(rules))
@@ -48,19 +57,19 @@ def swapped(abi: Abi, one: str, other: str) -> Abi:
 
 def with_rule(abi: Abi, rule: Rule) -> Abi:
     """Return the ABI with the rule of this id replaced."""
-    return with_rules(abi, tuple(rule if old.id == rule.id else old for old in convert_call(abi).rules))
+    return with_rules(abi, tuple(rule if old.id == rule.id else old for old in the_call(abi).rules))
 
 
 def with_added_rule(abi: Abi, rule: Rule, after: str | None = None) -> Abi:
     """Return the ABI with a rule more, at the end or behind another one."""
-    rules = convert_call(abi).rules
+    rules = the_call(abi).rules
     at = len(rules) if after is None else 1 + [old.id for old in rules].index(after)
     return with_rules(abi, (*rules[:at], rule, *rules[at:]))
 
 
 def with_rule_answer(abi: Abi, rule_id: str, change: Callable[[Answer], Answer]) -> Abi:
     """Return the ABI with the answer of a rule changed."""
-    rule = convert_call(abi).rule(rule_id)
+    rule = the_call(abi).rule(rule_id)
     assert rule is not None  # the caller took the id from this ABI
     assert rule.answer is not None  # and it has an answer
     return with_rule(abi, replace(rule, answer=change(rule.answer)))
@@ -68,7 +77,7 @@ def with_rule_answer(abi: Abi, rule_id: str, change: Callable[[Answer], Answer])
 
 def with_outcome(abi: Abi, status: str, number: int, change: Callable[[Answer], Answer]) -> Abi:
     """Return the ABI with one answer of an outcome changed."""
-    call = convert_call(abi)
+    call = the_call(abi)
     answers = list(call.outcomes[status])
     answers[number] = change(answers[number])
     return with_call(abi, replace(call, outcomes={**call.outcomes, status: tuple(answers)}))
@@ -81,14 +90,21 @@ def with_answer_field(answer: Answer, field: str, expr: Expr) -> Answer:
 
 def with_convert(abi: Abi, change: Callable[[Convert], Convert]) -> Abi:
     """Return the ABI with another meaning of its request."""
-    call = convert_call(abi)
+    call = the_call(abi)
     assert call.convert is not None  # it is the call that converts
     return with_call(abi, replace(call, convert=change(call.convert)))
 
 
+def with_query(abi: Abi, change: Callable[[Query], Query]) -> Abi:
+    """Return the ABI with another meaning of its question."""
+    call = the_call(abi)
+    assert call.query is not None  # it is a call that asks
+    return with_call(abi, replace(call, query=change(call.query)))
+
+
 def with_progress(abi: Abi, change: Callable[[Progress], Progress]) -> Abi:
     """Return the ABI with other progress."""
-    call = convert_call(abi)
+    call = the_call(abi)
     assert call.progress is not None  # the caller has looked
     return with_call(abi, replace(call, progress=change(call.progress)))
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     Changing = Callable[[Abi, Callable[[Answer], Answer]], Abi]
 
 
-PROGRESS_NAMES = ("done_pages", "done_bytes", "part_pages", "index")
-"""Names of expressions that say how far a host came."""
+PROGRESS_NAMES = ("done_pages", "done_bytes", "part_pages", "index", "run_pages")
+"""Names of expressions that say how far a host came, or how far what it found goes."""
 
 
 class AnswerLies(Sight):

@@ -30,7 +30,7 @@ class GuestLies:
     def __init__(self, abi: Abi, transport: str) -> None:
         self.abi = abi
         self.transport: Transport = abi.transports[transport]
-        self.call: Call = model.convert_call(abi)
+        self.call: Call = model.the_call(abi)
         self.request: Message = abi.messages[self.call.request]
 
     def all(self) -> Iterator[Made]:
@@ -234,7 +234,7 @@ def _engine(kind: str, name: str, bug: type[Guest], what: str, *hints: str, equi
 
 
 def _with_guest(abi: Abi, **changes: object) -> Abi:
-    call = model.convert_call(abi)
+    call = model.the_call(abi)
     assert call.guest is not None  # the caller has looked
     return model.with_call(abi, replace(call, guest=replace(call.guest, **changes)))  # type: ignore[arg-type]  # fields of Guest
 
@@ -265,7 +265,7 @@ def _off(progress: Progress, sign: int, answered: set[str]) -> dict[str, Expr] |
 
 def _without_checks_of_progress(abi: Abi) -> Abi:
     """Return the ABI without all that would stop a guest that follows any progress."""
-    call = model.convert_call(abi)
+    call = model.the_call(abi)
     progress = call.progress
     assert progress is not None  # the caller has looked
     rules = tuple(rule for rule in call.rules if rule.on != "response" or not _about_progress(rule, progress))
@@ -275,7 +275,7 @@ def _without_checks_of_progress(abi: Abi) -> Abi:
 
 def _without_check(abi: Abi, rule_id: str) -> Abi:
     """Return the ABI without a rule, and with an outcome `done` that does not show what the rule is about."""
-    call = model.convert_call(abi)
+    call = model.the_call(abi)
     rule = call.rule(rule_id)
     assert rule is not None  # the caller took the id from this ABI
     looked = _looked_at(rule)

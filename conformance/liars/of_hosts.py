@@ -13,6 +13,7 @@ from hvabi.conformance.liars.liar import Planted
 from hvabi.conformance.liars.made import Made, engine
 from hvabi.conformance.liars.of_answers import AnswerLies
 from hvabi.conformance.liars.of_places import PlaceLies
+from hvabi.conformance.liars.of_questions import QuestionLies
 from hvabi.conformance.liars.of_rules import RuleLies
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     Changing = Callable[[Abi, Callable[[Answer], Answer]], Abi]
 
 
-class HostLies(RuleLies, AnswerLies, PlaceLies):
+class HostLies(RuleLies, AnswerLies, PlaceLies, QuestionLies):
     """Makes the host liars of one resolved ABI on one transport."""
 
     def all(self) -> Iterator[Made]:
@@ -34,10 +35,10 @@ class HostLies(RuleLies, AnswerLies, PlaceLies):
         yield from self.rules_swapped()
         yield from self.statuses()
         yield from self.numbers()
-        yield from self.conversions()
+        yield from self.conversions() if self.call.convert is not None else self.questions()
         yield from self.places()
         yield from self.reserved()
-        yield from self.engines()
+        yield from self.engines() if self.call.convert is not None else self.asking_engines()
 
     def conversions(self) -> Iterator[Made]:
         """Yield hosts that take the request for another one."""
@@ -163,7 +164,7 @@ def _replaced(convert: Convert, **changes: object) -> Convert:
 
 
 def _without_errno(abi: Abi, number: int) -> Abi:
-    call = model.convert_call(abi)
+    call = model.the_call(abi)
     assert call.vmm is not None  # the caller has looked
     rows = (*call.vmm.errno[:number], *call.vmm.errno[number + 1 :])
     return model.with_call(abi, replace(call, vmm=replace(call.vmm, errno=rows)))

@@ -142,8 +142,7 @@ class PlaceLies(Sight):
         ]
         refusal = next((rule for rule in refusing if rule.scope == "call"), None)
         element = next((rule for rule in refusing if rule.scope != "call"), refusal)
-        convert = self.call.convert
-        each = convert.each if convert is not None else None
+        each = self.call.each
         placed = self.transport.placements[self.call.request].place
         for path, expr in _reserved_paths(self.request, each):
             if not placed.get((each or "") if path.startswith("it.") else path.partition(".")[0]):

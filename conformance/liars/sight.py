@@ -44,7 +44,7 @@ class Sight:
     def __init__(self, abi: Abi, transport: str) -> None:
         self.abi = abi
         self.transport: Transport = abi.transports[transport]
-        self.call: Call = model.convert_call(abi)
+        self.call: Call = model.the_call(abi)
         self.request: Message = abi.messages[self.call.request]
         self.response: Message | None = abi.messages[self.call.response] if self.call.response else None
         self.rules = [rule for rule in self.call.rules if self._judged(rule)]
@@ -78,7 +78,7 @@ class Sight:
 
     def shown(self) -> set[str]:
         """Return the statuses that a host of this ABI can be made to answer."""
-        found = {"done", "limit"}
+        found = {"done"} if self.call.query is not None else {"done", "limit"}
         progress, vmm, convert = self.call.progress, self.call.vmm, self.call.convert
         if progress is not None:
             found.add("partial")
@@ -86,13 +86,13 @@ class Sight:
             for row in vmm.errno:
                 if row.guard.serves(self.transport.name):
                     found |= {row.outcome} if row.outcome else set()
-        if self.call.absent and self.call.absent[0].value != "allow":
+        if convert is not None and self.call.absent and self.call.absent[0].value != "allow":
             found.add("out-of-range")
         if convert is not None and convert.to is not None and not convert.to.has_otherwise:
             bits = self.width(convert.to.of)
             if bits is None or len(convert.to.states) < 1 << bits:
                 found.add("invalid")
-        if "limit" not in self.call.outcomes:
+        if convert is not None and "limit" not in self.call.outcomes:
             found.add("failed")
         return found
 
@@ -151,11 +151,12 @@ class Sight:
             exprs += rule.answer.fields.values() if rule.answer is not None else []
             if rule.check == "selected" and "of" not in rule.operands:
                 exprs += [Name(name) for name, field in self.request.fields.items() if field.const is not None]
-        convert = self.call.convert
-        assert convert is not None  # it is the call that converts
-        exprs += [expr for expr in (convert.start, convert.pages, convert.first, convert.count) if expr is not None]
-        exprs += [convert.to.of] if convert.to is not None else []
-        exprs += [Name(convert.each)] if convert.each is not None else []
+        meaning, convert = self.call.meaning, self.call.convert
+        assert meaning is not None  # lies are made of calls that convert or ask
+        exprs += [expr for expr in (meaning.start, meaning.pages, meaning.first, meaning.count) if expr is not None]
+        exprs += [convert.to.of] if convert is not None and convert.to is not None else []
+        exprs += [Name(meaning.each)] if meaning.each is not None else []
+        exprs += self.call.query.answer_each.values() if self.call.query is not None else []
         for answers in self.call.outcomes.values():
             exprs += [expr for answer in answers for expr in answer.fields.values()]
         for block in self.transport.placements[self.call.request].blocks.values():

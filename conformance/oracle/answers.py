@@ -9,8 +9,9 @@ from hvabi.abi.registry import load
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.conformance.case import Expected
 from hvabi.conformance.oracle.placed import place_answer
+from hvabi.conformance.oracle.question import Questioned
 from hvabi.conformance.oracle.walk import Undefined, value
-from hvabi.conformance.oracle.work import End, Working
+from hvabi.conformance.oracle.work import End
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -113,7 +114,7 @@ def same(one: Expected, other: Expected) -> bool:
     )
 
 
-class Request(Working):
+class Request(Questioned):
     """One request under one set of policies, and its right answers."""
 
     def __init__(self, oracle: Oracle, *rest: Any) -> None:
@@ -128,11 +129,11 @@ class Request(Working):
             for rule in broken[:1] if self.call.order == "stated" or self.abi.profile != SPEC_PROFILE else broken:
                 yield self._refused(rule, policies)
             return
-        if self.call.convert is None:
+        if self.call.convert is None and self.call.query is None:
             yield self._outcome("done", policies)
             return
         try:
-            self._work()
+            self._work() if self.call.query is None else self._ask()
         except End as end:
             if end.rule is not None:
                 yield self._refused(end.rule, policies)
@@ -163,6 +164,8 @@ class Request(Working):
         raise Undefined(f"{self.abi.id} has no answer for {status}")
 
     def _expected(self, answer: Answer, status: str, policies: Mapping[str, str], rule: Rule | None = None) -> Expected:
+        if rule is not None or status not in ("done", "partial"):
+            self.lists = {}  # answers per element belong to a call that went well so far
         placed = place_answer(self, answer, self._local())
         return Expected(
             end=answer.end,

@@ -40,7 +40,7 @@ class Asked:
         self.setup = setup
         self.abi = abi
         self.transport: Transport = abi.transports[transport]
-        self.call: Call = abi.calls[call] if call else next(iter(abi.calls.values()))
+        self.call: Call = abi.calls[call] if call else abi.convert_call or next(iter(abi.calls.values()))
         self.message = abi.messages[self.call.request]
         self.placement = self.transport.placements[self.call.request]
         self.memory = setup.memory
@@ -48,8 +48,7 @@ class Asked:
         self.regs = regs
         self.pages = PageSet(before)
         self.facts = FactSet(facts)
-        convert = self.call.convert
-        self.each = convert.each if convert else self.call.query.each if self.call.query else None
+        self.each = self.call.each
         config = {key.name: key.default for key in abi.config.values()}
         if abi.profile != SPEC_PROFILE:
             config.update(abi.profiles[abi.profile].config)

@@ -17,7 +17,7 @@ from hvabi.conformance.oracle.walk import Names, value
 if TYPE_CHECKING:
     from hvabi.abi.calls import Answer
     from hvabi.conformance.case import Memory
-    from hvabi.conformance.oracle.work import Working as Request
+    from hvabi.conformance.oracle.question import Questioned as Request
 
 
 @dataclass(slots=True)
@@ -47,9 +47,15 @@ def place_answer(request: Request, answer: Answer, names: Names) -> Placed:
     if answer.end != "stop":
         for name, item in _values(answer, names, placer).items():
             placer.store(name, item, scope, sink)
+        for name, (first, answers) in request.lists.items():
+            placer.store_part(name, first, answers, scope, sink)
     registers: list[str] = []
     areas: list[tuple[int, int]] = []
-    for name in (*answer.may_change, *placement.may_change):
+    for name in placement.may_change:
+        _loosen(name, placer, scope, registers, areas)
+    # What this answer writes is an output here, whatever the transport leaves open elsewhere.
+    registers = [name for name in registers if name not in sink.regs]
+    for name in answer.may_change:
         _loosen(name, placer, scope, registers, areas)
     nonzero: list[tuple[str, int]] = []
     for name in answer.nonzero if request.abi.profile == "spec" else ():

@@ -1,4 +1,7 @@
-"""The second evaluator: walks the tree of an expression, one node at a time, on Python integers."""
+"""The second evaluator: turns each node of an expression into one Python function, on Python integers.
+
+It shares the tree with `hvabi.abi.expr`, and neither code nor runtime: where the two differ, one of them is wrong.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ from hvabi.abi.expr import (
     Truth,
     Unary,
 )
-from hvabi.abi.values import ident
+from hvabi.abi.values import by_identity, ident
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from hvabi.abi.model import Transport
     from hvabi.abi.specification import Abi
@@ -37,6 +40,8 @@ class Undefined(Exception):  # an answer, not an error: the request names someth
 
 class Names:
     """What a name means, looked up the slow way, in the order that docs/spec-language.md states."""
+
+    __slots__ = ("abi", "config", "define", "fields", "local", "transport")
 
     def __init__(
         self,
@@ -72,55 +77,78 @@ class Names:
             return self.transport.limits[name].value
         if name in self.config:
             return self.config[name]
-        if name in self.abi.constants:
-            return self.abi.constants[name].value
-        for enum in self.abi.enums.values():
-            if name in enum.values:
-                return enum.values[name].value
-        for enum in self.abi.enums.values():
-            if name == ident(enum.name):
-                return {item.name: item.value for item in enum.values.values()}
-        if name in STATES:
-            return STATES[name]
+        static = _static_names(self.abi)
+        if name in static:
+            return static[name]
         raise Undefined(f"nothing is called {name}")
+
+
+@by_identity
+def _static_names(abi: Abi) -> dict[str, Any]:
+    """Return what stays the same for an ABI: constants, enum values, enums, states; an earlier one hides a later."""
+    names: dict[str, Any] = {name: constant.value for name, constant in abi.constants.items()}
+    for enum in abi.enums.values():
+        for item in enum.values.values():
+            names.setdefault(item.name, item.value)
+    for enum in abi.enums.values():
+        names.setdefault(ident(enum.name), {item.name: item.value for item in enum.values.values()})
+    return {**STATES, **names}
 
 
 def value(expr: Expr, names: Names) -> Any:
     """Return the value of an expression. Raises `Undefined`."""
+    return _meaning(expr)(names)
+
+
+@by_identity
+def _meaning(expr: Expr) -> Callable[[Names], Any]:
+    """Return what an expression does: a function for each node, made once."""
     match expr:
         case Int(number, _):
-            return number
+            return lambda names: number
         case Truth(truth):
-            return int(truth)
+            return lambda names: int(truth)
         case Name(name):
-            return names.of(name)
+            return lambda names: names.of(name)
         case Attr(base, name):
-            return _part(value(base, names), name)
+            of = _meaning(base)
+            return lambda names: _part(of(names), name)
         case Index(base, index):
-            return _element(value(base, names), value(index, names))
-        case ListLiteral(items):
-            return [value(item, names) for item in items]
-        case Unary("-", operand):
-            return -value(operand, names)
-        case Unary(_, operand):
-            return int(not value(operand, names))
+            items, at = _meaning(base), _meaning(index)
+            return lambda names: _element(items(names), at(names))
+        case ListLiteral(literal):
+            each = [_meaning(item) for item in literal]
+            return lambda names: [item(names) for item in each]
+        case Unary(op, operand):
+            of = _meaning(operand)
+            return (lambda names: -of(names)) if op == "-" else (lambda names: int(not of(names)))
         case Binary(op, left, right):
-            return _calculate(op, value(left, names), value(right, names))
+            one, two, calculate = _meaning(left), _meaning(right), _CALCULATE[op]
+            return lambda names: int(calculate(one(names), two(names)))
         case Compare(op, left, right):
-            return int(_compare(op, value(left, names), value(right, names)))
+            one, two, signs = _meaning(left), _meaning(right), _SIGNS[op]
+            return lambda names: int(_sign(one(names), two(names)) in signs)
         case Bool("and", left, right):
-            return int(bool(value(left, names)) and bool(value(right, names)))
+            one, two = _meaning(left), _meaning(right)
+            return lambda names: int(bool(one(names)) and bool(two(names)))
         case Bool(_, left, right):
-            return int(bool(value(left, names)) or bool(value(right, names)))
-        case In(item, items):
-            return int(value(item, names) in list(value(items, names)))
+            one, two = _meaning(left), _meaning(right)
+            return lambda names: int(bool(one(names)) or bool(two(names)))
+        case In(item, source):
+            one, items = _meaning(item), _meaning(source)
+            return lambda names: int(one(names) in list(items(names)))
         case Call("len", (only,)):
-            return len(value(only, names))
+            items = _meaning(only)
+            return lambda names: len(items(names))
+        case Call(function, (only,)):
+            items = _meaning(only)
+            return lambda names: _fold(function, list(items(names)))
         case Call(function, args):
-            values = [value(arg, names) for arg in args]
-            return _fold(function, list(values[0]) if len(values) == 1 else values)
+            each = [_meaning(arg) for arg in args]
+            return lambda names: _fold(function, [arg(names) for arg in each])
         case Comprehension(function, body, variable, source):
-            return _fold(function, [value(body, names.plus(**{variable: one})) for one in value(source, names)])
+            items, inner = _meaning(source), _meaning(body)
+            return lambda names: _fold(function, [inner(names.plus(**{variable: one})) for one in items(names)])
     raise Undefined(f"no such expression: {expr}")
 
 
@@ -139,28 +167,34 @@ def _element(base: Any, index: int) -> Any:
     return base[index]
 
 
-def _calculate(op: str, left: int, right: int) -> int:
-    if op in ("//", "%") and right == 0:
+def _divisor(number: int) -> int:
+    if number == 0:
         raise Undefined("division by zero")
-    if op in ("<<", ">>") and not 0 <= right <= 4096:
+    return number
+
+
+def _distance(number: int) -> int:
+    if not 0 <= number <= 4096:
         raise Undefined("shift out of bounds")
-    table = {
-        "+": lambda: left + right,
-        "-": lambda: left - right,
-        "*": lambda: left * right,
-        "//": lambda: left // right,
-        "%": lambda: left % right,
-        "&": lambda: left & right,
-        "|": lambda: left | right,
-        "<<": lambda: left << right,
-        ">>": lambda: left >> right,
-    }
-    return int(table[op]())
+    return number
 
 
-def _compare(op: str, left: int, right: int) -> bool:
-    signs = {"==": {0}, "!=": {-1, 1}, "<": {-1}, "<=": {-1, 0}, ">": {1}, ">=": {0, 1}}
-    return (left > right) - (left < right) in signs[op]
+_CALCULATE: Mapping[str, Callable[[int, int], int]] = {
+    "+": lambda left, right: left + right,
+    "-": lambda left, right: left - right,
+    "*": lambda left, right: left * right,
+    "//": lambda left, right: left // _divisor(right),
+    "%": lambda left, right: left % _divisor(right),
+    "&": lambda left, right: left & right,
+    "|": lambda left, right: left | right,
+    "<<": lambda left, right: left << _distance(right),
+    ">>": lambda left, right: left >> _distance(right),
+}
+_SIGNS = {"==": (0,), "!=": (-1, 1), "<": (-1,), "<=": (-1, 0), ">": (1,), ">=": (0, 1)}
+
+
+def _sign(left: int, right: int) -> int:
+    return (left > right) - (left < right)
 
 
 def _fold(function: str, values: list[Any]) -> int:

@@ -210,7 +210,7 @@ def _guest(case: Case, spec: Spec | None, number: int, exchanged: Exchanged) -> 
 def _codecs(case: Case, spec: Spec | None) -> tuple[MessageCodec, MessageCodec | None] | None:
     if spec is None or not spec.abi.calls:
         return None
-    call = spec.abi.convert_call or next(iter(spec.abi.calls.values()))
+    call = spec.abi.calls[case.call] if case.call else spec.abi.convert_call or next(iter(spec.abi.calls.values()))
     try:
         request = spec.message(call.request, transport=case.transport, config=case.setup.config)
         if call.response is None:

@@ -34,6 +34,7 @@ from hvabi.abi.expr import (
     paths,
     to_text,
 )
+from hvabi.abi.expr_readable import readable
 
 ARITHMETIC = ("+", "-", "*", "//", "%", "&", "|", "<<", ">>")
 COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
@@ -196,6 +197,7 @@ def test_every_tree_prints_and_reads_back(tree: Expr) -> None:
     assert again == tree
     assert hash(again) == hash(tree)
     assert to_text(again) == text
+    assert parse(readable(tree)) == tree
 
 
 @settings(max_examples=500, deadline=None)

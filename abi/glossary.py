@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hvabi.abi import words
 from hvabi.abi.calls import TAXONOMY
-from hvabi.cli import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

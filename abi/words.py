@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from hvabi.abi.expr import to_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from hvabi.abi.calls import Answer, Convert, Progress, Rule
+    from hvabi.abi.calls import Answer, Contents, Convert, Progress, Rule
     from hvabi.abi.expr import Expr
     from hvabi.abi.model import Field, Guard
 
@@ -77,6 +77,8 @@ def convert(item: Convert) -> Iterator[tuple[str, str]]:
             yield name, to_text(expr)
     if item.facts:
         yield "facts", assigned(item.facts)
+    for state, what in item.contents.items():
+        yield f"bytes of a page made {state}", contents(what)
 
 
 def progress(item: Progress) -> Iterator[tuple[str, str]]:
@@ -134,3 +136,21 @@ def text_of(item: Field) -> str:
         parts.append("(The host chooses it.)")
     held = guard(item.guard)
     return " ".join(parts) + (f" ({held})" if held else "")
+
+
+def contents(item: Contents) -> str:
+    """Return what becomes of the bytes of a page."""
+    return f"{item.kind}. {item.doc} ({item.source})"
+
+
+def joined(parts: Sequence[str]) -> str:
+    """Return words as a list in a sentence: ``a, b and c``."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
+
+
+def size_of(size: int) -> str:
+    """Return a number of bytes in the largest unit that divides it: ``4 KiB``."""
+    for shift, unit in ((60, "EiB"), (50, "PiB"), (40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if size and size % (1 << shift) == 0:
+            return f"{size >> shift} {unit}"
+    return f"{size} byte{'' if size == 1 else 's'}"

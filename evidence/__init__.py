@@ -1,0 +1,1 @@
+"""Evidence that the specifications are right: kernel headers and real kernels."""
