@@ -40,7 +40,7 @@ RUN_TIME: Mapping[str, tuple[str, ...]] = {
     "rules": ("cpl", "enabled"),
     "outcomes": ("to", "done_pages", "done_bytes", "part_pages", "errno"),
     "vmm": ("to", "piece_start", "piece_pages", "piece_hint", "errno"),
-    "guest": ("start", "pages", "to", "scratch", "scratch_pages", "attempt"),
+    "guest": ("start", "pages", "to", "scratch", "scratch_pages", "attempt", "count"),
 }
 
 

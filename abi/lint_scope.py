@@ -63,6 +63,7 @@ WHERE = {
     "scratch": "in guest",
     "scratch_pages": "in guest",
     "attempt": "in guest",
+    "count": "in guest",
     "response": "where there is a response",
     "state_of": "in answers of a query",
     "run_pages": "in answers of a query about one range, and of each element",

@@ -42,6 +42,51 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """What a host keeps under one handle.
+
+    Attributes:
+        number: the handle of the model; an implementation gives its own.
+        kept: numbers of the call that opened it.
+        items: the elements, as far as they have come.
+        parts: calls that have brought elements.
+        complete: whether all are there.
+
+    """
+
+    number: int
+    kept: Mapping[str, int]
+    items: tuple[object, ...]
+    parts: int
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What a host keeps under handles: those that are alive, and how many it has given out."""
+
+    regions: tuple[Region, ...] = ()
+    given: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handle:
+    """A handle in registers.
+
+    Attributes:
+        number: the handle of the model. The implementation's own takes its place: it is learnt where an answer
+            has it, and sent where a request has it. Two that are equal here are equal there.
+        places: ``(register, lowest bit, bits, lowest bit of the value)``.
+        flipped: bits of the handle that are sent the other way round, so that it is no handle of the host.
+
+    """
+
+    number: int
+    places: tuple[tuple[str, int, int, int], ...]
+    flipped: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
     """One right answer to a call.
 
@@ -57,6 +102,8 @@ class Expected:
         state: pages that are not private afterwards.
         facts: facts that are true afterwards, by name.
         loose: pages whose state is not compared.
+        chosen: handles in the answer, which the implementation chooses.
+        held: what the model remembers under handles afterwards.
         policies: the policy values under which this answer is the right one.
         also: further policy values under which the same answer is right.
         rule: id of the rule that this answer comes from, or None.
@@ -75,6 +122,8 @@ class Expected:
     state: Ranges = ()
     facts: Mapping[str, Pages] = field(default_factory=dict)
     loose: Pages = ()
+    chosen: tuple[Handle, ...] = ()
+    held: Held = field(default_factory=Held)
     policies: Mapping[str, str] = field(default_factory=dict)
     also: tuple[Mapping[str, str], ...] = ()
     rule: str | None = None
@@ -103,6 +152,9 @@ class HostStep:
             order of checks leave it open.
         fields: the request's fields by name, for people.
         fresh: begin from `HostCase.before` again (a reset) instead of from the state of the step before.
+        handles: handles in the request that an earlier answer gave. Where it gave none, the step and those behind it
+            are left out.
+        call: the call of the ABI, None for that of the case.
 
     """
 
@@ -114,6 +166,8 @@ class HostStep:
     fields: Mapping[str, object] = field(default_factory=dict)
     fresh: bool = False
     vcpu: int = 0
+    handles: tuple[Handle, ...] = ()
+    call: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

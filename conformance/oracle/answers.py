@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hvabi.abi.registry import load
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.conformance.case import Expected
+from hvabi.conformance.oracle.held import after
 from hvabi.conformance.oracle.placed import place_answer
 from hvabi.conformance.oracle.question import Questioned
 from hvabi.conformance.oracle.walk import Undefined, value
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from hvabi.abi.calls import Answer, Rule
-    from hvabi.conformance.case import Inject, Memory, Pages, Ranges, Setup
+    from hvabi.conformance.case import Held, Inject, Memory, Pages, Ranges, Setup
 
 
 class Oracle:
@@ -50,6 +51,7 @@ class Oracle:
         facts: Mapping[str, Pages] | None = None,
         mem: Memory = (),
         regs: Mapping[str, int] | None = None,
+        held: Held | None = None,
     ) -> tuple[Expected, ...]:
         """Return every right answer to a request.
 
@@ -62,12 +64,13 @@ class Oracle:
             facts: facts that are true.
             mem: bytes as placed, for what an answer leaves unchanged.
             regs: registers as sent, for the same and for the selection of the call.
+            held: what the host keeps under handles.
 
         """
         found: list[Expected] = []
         for policies in self._choices():
             abi = load(self.id, revision=self.revision, profile=self.profile, policies=policies).abi
-            request = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs)
+            request = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs, held)
             for answer in request.answers(policies):
                 for number, other in enumerate(found):
                     if same(answer, other):
@@ -110,6 +113,8 @@ def same(one: Expected, other: Expected) -> bool:
             "state",
             "facts",
             "loose",
+            "chosen",
+            "held",
         )
     )
 
@@ -178,6 +183,8 @@ class Request(Questioned):
             state=self.pages.ranges(),
             facts=self.facts.pages(),
             loose=self._loose(status, rule),
+            chosen=placed.chosen,
+            held=after(self, answer, status, rule),
             policies=dict(policies),
             rule=rule.id if rule else None,
             status=status,
