@@ -113,7 +113,7 @@ class Work:
             raise
 
     def _all(self) -> Generator[VmmRequest, VmmReply, None]:
-        parts = self.parts()
+        parts = self.parts(judge=not self.prevalidate)
         part = next(parts, None)
         while part is not None:
             group = [part]
@@ -178,8 +178,8 @@ class Work:
     def _first(self) -> int:
         return self.call.scope.int(self.convert.first) if self.convert.first is not None else 0
 
-    def parts(self) -> Iterator[Part]:
-        """Judge and yield the parts in order. Raises `Stopped` at the first that breaks a rule."""
+    def parts(self, *, judge: bool = True) -> Iterator[Part]:
+        """Yield the parts in order; with `judge`, a part that breaks a rule says so and is the last."""
         if self.convert.each is None:
             yield self._part(0, None, self.call.scope)
             return
@@ -190,7 +190,7 @@ class Work:
         for index in range(self._first(), min(last, len(items))):
             item = items[index]
             local = scope.with_locals(it=item, index=index)
-            rule = self.call.first_broken("element", local)
+            rule = self.call.first_broken("element", local) if judge else None
             if rule is not None:
                 yield _broken(index, item, rule)
                 return

@@ -11,6 +11,7 @@ from hvabi.abi.wire import Wire, merge
 from hvabi.conformance.answer import CallEnd, Exit, PeerUnsupported
 from hvabi.conformance.ask import Reader, Unreadable
 from hvabi.conformance.bytesmap import Bytes
+from hvabi.conformance.handles import Handles
 from hvabi.conformance.judge import Seen, judge
 from hvabi.conformance.outcome import Outcome, Unseen
 from hvabi.conformance.result import Exchanged, Finding, Verdict
@@ -58,6 +59,7 @@ class HostCase:
         self.outcome = Outcome(case=case, profile=profile)
         self.mode = load(case.abi, revision=case.revision).transport(case.transport).mode
         self._memory = Bytes()
+        self._handles = Handles()
         self._errno: int | None = None
         self._number = 0
 
@@ -71,12 +73,17 @@ class HostCase:
             elif self.outcome.failed:
                 # What follows was worked out from the state that this step should have left behind.
                 continue
-            self._step(step)
+            regs = self._handles.sent(step.regs, step.handles)
+            if regs is None:
+                # The host has the right not to give the handle that all that follows is about.
+                break
+            self._step(replace(step, regs=regs))
         return self.outcome
 
     def _reset(self) -> None:
         self.client.reset(self.case.before, self.case.facts)
         self._memory = Bytes()
+        self._handles = Handles()
 
     def _step(self, step: HostStep) -> None:
         self._memory.lay(step.mem)
@@ -87,9 +94,15 @@ class HostCase:
         if answer.end != "stop":
             state, facts = self._query()
         seen = Seen(end=answer.end, regs=answer.regs, mem=answer.mem, fault=answer.fault, state=state, facts=facts)
-        judged = judge(step.expected, seen, sent=step.regs, before=before, step=self._number)
+        expected = tuple(self._handles.expected(one, answer.regs, step.regs) for one in step.expected)
+        judged = judge(expected, seen, sent=step.regs, before=before, step=self._number)
         for finding in judged.findings:
             self.outcome.add(finding)
+        if not judged.findings:
+            twin = self._handles.learn(judged.nearest, answer.regs, step.regs)
+            if twin is not None:
+                text = "one that names no other region"
+                self.outcome.add(Finding(what="handle", expected=text, found=twin, step=self._number), "must")
         for policy, value in judged.policies.items():
             self.outcome.show(policy, value)
         self.outcome.exchanged.append(
