@@ -283,6 +283,11 @@ class Call:
         """The list field whose elements are converted or asked about, or None."""
         return self.meaning.each if self.meaning is not None else None
 
+    def reports_parts(self, transport: str) -> bool:
+        """Whether a host can say over a transport that it did a part of the call."""
+        partial = [answer for answer in self.outcomes.get("partial", ()) if answer.guard.serves(transport)]
+        return self.progress is not None and any(answer.cannot is None for answer in partial)
+
     def rule(self, rule_id: str) -> Rule | None:
         """Return the rule with this id, or None."""
         return next((rule for rule in self.rules if rule.id == rule_id), None)

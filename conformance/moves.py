@@ -218,9 +218,9 @@ def _faults(basis: Basis) -> list[Inject]:
     call, found = basis.call, []
     if call.vmm is not None:
         found += [Inject(fault="vmm-error", arguments={"errno": errno}) for errno in _ERRNOS]
-    if call.progress is not None:
+    if call.reports_parts(basis.transport):
         found += [Inject(fault="stop-after", arguments={"pages": pages}) for pages in (0, 1, 2, 5, 512)]
-        if call.progress.chunk is not None:
+        if call.progress is not None and call.progress.chunk is not None:
             found += [Inject(fault="event-pending", arguments={"after": after}) for after in (1, 2)]
     return found
 

@@ -202,7 +202,7 @@ def _stale(basis: Basis, rules: RuleCases) -> Iterator[Case]:
         return
     rows: list[tuple[str, Question]] = [("done", question)]
     rows += [(rule, found[0][2].question) for rule, found in rules.found.items() if found]
-    if basis.call.progress is not None:
+    if basis.call.reports_parts(basis.transport):
         rows.append(("partial", vary(question, inject=Inject(fault="stop-after", arguments={"pages": 1}))))
     if basis.call.vmm is not None:
         rows.append(("refused", vary(question, inject=Inject(fault="vmm-error", arguments={"errno": 22}))))

@@ -129,8 +129,7 @@ def _not_made(basis: Basis) -> Iterator[Case]:
 
 
 def _partial(basis: Basis) -> Iterator[Case]:
-    progress = basis.call.progress
-    if progress is None:
+    if not basis.call.reports_parts(basis.transport):
         return
     granule = basis.granule()
     start, pages = PLACE + 510 // granule * granule, 6 * granule
@@ -189,7 +188,7 @@ def _refused(basis: Basis) -> Iterator[Case]:
                             must_not_believe=((start, start + pages),)),
                 rules=[], why=f"The host refuses with its answer for `{status}`: nothing is converted.",
             )  # fmt: skip
-        if basis.call.progress is not None:
+        if basis.call.reports_parts(basis.transport):
             turn = GuestTurn(inject=Inject(fault="stop-after", arguments={"pages": granule}))
             last = GuestTurn(kind="say", say=_outcome_words(basis, "failed") or _outcome_words(basis, "invalid"))
             if last.say:
@@ -236,7 +235,7 @@ def _lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, *tuple[GuestTurn, ...
         return
     fields = basis.abi.messages[basis.call.response].fields
     stopped = Inject(fault="stop-after", arguments={"pages": basis.granule()})
-    partial = basis.call.progress is not None
+    partial = basis.call.reports_parts(basis.transport)
 
     def turn(field: str, text: str) -> GuestTurn:
         return GuestTurn(inject=stopped if partial else None, say={field: text})

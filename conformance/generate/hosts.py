@@ -133,7 +133,7 @@ def progress_cases(basis: Basis) -> Iterator[Case]:
     progress = basis.call.progress
     if progress is None:
         return
-    for to in basis.states():
+    for to in basis.states() if basis.call.reports_parts(basis.transport) else ():
         question = _question(basis, PLACE + 510, 6, to)
         if question is None:
             continue

@@ -79,8 +79,8 @@ class Sight:
     def shown(self) -> set[str]:
         """Return the statuses that a host of this ABI can be made to answer."""
         found = {"done"} if self.call.query is not None else {"done", "limit"}
-        progress, vmm, convert = self.call.progress, self.call.vmm, self.call.convert
-        if progress is not None:
+        vmm, convert = self.call.vmm, self.call.convert
+        if self.call.reports_parts(self.transport.name):
             found.add("partial")
         if vmm is not None:
             for row in vmm.errno:
