@@ -163,9 +163,9 @@ class Abi:
 
     @property
     def served_calls(self) -> tuple[Call, ...]:
-        """The call that converts pages, where there is one, and then those that ask about pages."""
-        first = (self.convert_call,) if self.convert_call is not None else ()
-        return (*first, *(call for call in self.calls.values() if call.query is not None))
+        """The calls that convert pages, the first of them being `convert_call`, then those that ask about pages."""
+        converting = (call for call in self.calls.values() if call.convert is not None)
+        return (*converting, *(call for call in self.calls.values() if call.query is not None))
 
     def policies_of(self, profile: str) -> dict[str, str]:
         """Return the value of every policy under a profile. Raise `UsageError` for an unknown profile."""

@@ -83,6 +83,8 @@ def _of_call(basis: Basis, role: str | None) -> Iterator[Case]:
         yield from reserved_cases(basis)
         yield from progress_cases(basis)
         yield from fault_cases(basis)
+    if basis.continues:
+        return  # What a guest does with a handle belongs to the conversion for which it got it.
     if role in (None, "guest") and basis.call.guest is not None and basis.call.convert is not None:
         yield from guest_cases(basis)
         yield from more_guest_cases(basis)

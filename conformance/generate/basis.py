@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from hvabi.abi.calls import GATHERED
 from hvabi.abi.registry import Spec, load
 from hvabi.abi.values import plain
 from hvabi.adapters.batch import plan
 from hvabi.adapters.registry import guest_class
 from hvabi.backend import PageState
-from hvabi.conformance.case import Case, Expected, HostStep, Inject, Level, Memory, Pages, Ranges, Setup
+from hvabi.conformance.case import Case, Expected, HostStep, Level, Memory, Ranges, Setup
+from hvabi.conformance.generate.question import PLACE, Question, as_fields
+from hvabi.conformance.generate.way import at_the_end, continued, handles_of, way_steps
 from hvabi.conformance.oracle import Oracle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from hvabi.abi.calls import Rule
     from hvabi.abi.codec import MessageCodec
     from hvabi.adapters.guest import Guest
 
 SCRATCH = (0x10, 0x14)
 """Pages where structures in memory lie: below every range that is converted."""
-PLACE = 0x200
-"""First page of the ranges that are converted: aligned to 2 MiB."""
 NEIGHBOURS = 2
 """Pages on each side of a converted range whose state is laid down and must not change."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """A request with all that bears on its answer; what generators vary."""
-
-    fields: Mapping[str, Any]
-    setup: Setup = field(default_factory=Setup)
-    cpl: int = 0
-    regs: Mapping[str, int] = field(default_factory=dict)
-    before: Ranges = ()
-    facts: Mapping[str, Pages] = field(default_factory=dict)
-    inject: Inject | None = None
-    call: str | None = None
 
 
 class Basis:
@@ -73,6 +61,8 @@ class Basis:
         """Return the states that can be asked for; for a question, those that it can find."""
         if self.call.query is not None:
             return ["private", "shared"] if self.call.guest is not None else []
+        if self.call.handle is not None and self.call.handle.does == "continue":
+            return self.opening().states()
         if self.call.guest is not None:
             return list(self.call.guest.states)
         to = self.call.convert.to if self.call.convert else None
@@ -82,7 +72,7 @@ class Basis:
         self, start: int, pages: int, to: str, *, config: Mapping[str, int] | None = None
     ) -> dict[str, Any] | None:
         """Return the fields of the first request that converts [start, start + pages), None where none can."""
-        if self.call.guest is None:
+        if self.call.guest is None or self.continues:
             return None
         guest = self.guest(config=config)
         if not guest.can_name(start << 12, pages, PageState(to)):
@@ -101,7 +91,7 @@ class Basis:
 
     def reach(self, pages: int = 1024) -> int:
         """Return the most pages that one request names, up to `pages`."""
-        if self.call.guest is None or not self.states():
+        if self.call.guest is None or self.continues or not self.states():
             return 0
         guest = self.guest()
         return next(plan(guest, PLACE, pages, PageState(self.states()[0]))).pages
@@ -111,6 +101,8 @@ class Basis:
 
         A question is asked about pages that are in state `to`, amid pages of the other state.
         """
+        if self.continues:
+            return continued(self, start, pages, to)
         fields = self.request(start, pages, to)
         if fields is None:
             return None
@@ -121,6 +113,29 @@ class Basis:
             if to == "private":
                 before = ((start - NEIGHBOURS, start, "shared"), (end, end + NEIGHBOURS, "shared"))
         return Question(fields=fields, before=before, call=self.call.name)
+
+    @property
+    def continues(self) -> bool:
+        """Whether the call is about a handle that an earlier one gave."""
+        return self.call.handle is not None and self.call.handle.of is not None
+
+    def elements(self, rule: Rule) -> str | None:
+        """Return the list field of the request whose elements a rule is about, None where there is none."""
+        name = rule.words.get("each", self.call.each)
+        if name == GATHERED:
+            name = self.call.handle.list if self.call.handle is not None else None
+        return name
+
+    def opening(self) -> Basis:
+        """Return the basis of the call that gives handles."""
+        name = next(call.name for call in self.abi.calls.values() if call.handle and call.handle.does == "open")
+        return self.of_call(name)
+
+    def of_call(self, name: str | None) -> Basis:
+        """Return the basis of another call of the ABI, None standing for the one that converts."""
+        first = self.abi.convert_call
+        other = None if first is not None and name == first.name else name
+        return basis_of(self.spec.id, self.abi.revision, self.transport, self.abi.profile, other)
 
     def granule(self) -> int:
         """Return the least pages that one conversion has."""
@@ -142,23 +157,27 @@ class Basis:
         return {**wire.regs, **question.regs}, mem
 
     def answers(self, question: Question) -> tuple[Expected, ...]:
-        """Return every right answer."""
+        """Return every right answer. Raises `Undefined` where the way to the question does not lead to it."""
         regs, mem = self.wire(question)
+        there = at_the_end(self, question)
         return self.oracle(question.setup).answers(
             question.fields,
             call=question.call,
             cpl=question.cpl,
             inject=question.inject,
-            before=question.before,
-            facts=question.facts,
+            before=there.before,
+            facts=there.facts,
             mem=mem,
             regs=regs,
+            held=there.held,
         )
 
     def step(self, question: Question, expected: tuple[Expected, ...]) -> HostStep:
-        """Return a step that asks the question."""
+        """Return a step that asks the question, its way left out."""
         regs, mem = self.wire(question)
         return HostStep(
+            handles=handles_of(self, question.fields, at_the_end(self, question).held),
+            call=self.call.name,
             regs=regs,
             mem=mem,
             cpl=question.cpl,
@@ -183,10 +202,12 @@ class Basis:
         """Return a host case of one question, or of one and the steps after it."""
         answers = self.answers(question) if expected is None else expected
         first = self.step(question, answers)
+        way = way_steps(self, question)
         uses_faults = any(step.inject is not None for step in (first, *more))
         if self.call.convert is None:
             # A question has no state that is asked for: the names speak of the state that is found.
             name = name.replace("-to-", "-of-")
+        if self.call is not self.abi.convert_call:
             group = group if self.call.rule(group) is not None else f"{self.call.name}-{group}"
         return Case(
             id=f"{self.prefix}.host.{self.transport}.{group}.{name}",
@@ -201,7 +222,7 @@ class Basis:
             setup=question.setup,
             before=question.before,
             facts=question.facts,
-            steps=(first, *more),
+            steps=(*way, first, *more),
             call=None if self.call is self.abi.convert_call else self.call.name,
             profile=None if self.abi.profile == "spec" else self.abi.profile,
             features=("inject",) if uses_faults else (),
@@ -214,19 +235,6 @@ class _Empty:
 
     def read(self, block: str, address: int, size: int) -> bytes | None:
         return None
-
-
-def as_fields(value: Any) -> dict[str, Any]:
-    """Return a decoded request as the mapping that oracle and codec take."""
-    return {name: _open(item) for name, item in zip(value._fields, value, strict=True)}
-
-
-def _open(item: Any) -> Any:
-    if hasattr(item, "_fields"):
-        return {name: _open(part) for name, part in zip(item._fields, item, strict=True)}
-    if isinstance(item, tuple):
-        return tuple(_open(part) for part in item)
-    return int(item)
 
 
 def plain_fields(fields: Mapping[str, Any]) -> dict[str, object]:
@@ -254,3 +262,17 @@ def vary(question: Question, **changes: Any) -> Question:
 def basis_of(abi: str, revision: str, transport: str, profile: str, call: str | None = None) -> Basis:
     """Return the basis, made once."""
     return Basis(load(abi, revision=revision, profile=profile), transport, call)
+
+
+__all__ = [
+    "NEIGHBOURS",
+    "PLACE",
+    "SCRATCH",
+    "Basis",
+    "Question",
+    "around",
+    "as_fields",
+    "basis_of",
+    "plain_fields",
+    "vary",
+]

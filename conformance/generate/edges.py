@@ -138,7 +138,8 @@ def _wrapping(basis: Basis) -> Iterator[Case]:
         return
     fields = basis.abi.messages[basis.call.request].fields
     for rule in basis.call.rules:
-        if rule.binds != "host" or rule.check != "no-wrap" or not rule.guard.serves(basis.transport):
+        mine = rule.binds == "host" and rule.scope == "call" and "each" not in rule.words
+        if not mine or rule.check != "no-wrap" or not rule.guard.serves(basis.transport):
             continue
         names = basis_request(basis, question)
         room = (1 << value(rule.operands["width"][0], names)) - value(rule.operands["start"][0], names)
@@ -161,7 +162,7 @@ def _high_addresses(basis: Basis) -> Iterator[Case]:
             judged = judge(basis, Question(fields=fields, before=around(HIGH_PAGE, granule, to), call=basis.call.name))
             if judged is not None and judged.accepted:
                 yield _case(basis, judged, "done", f"above-4g-to-{to}", "The pages lie above 4 GiB.")
-    if not basis.states():
+    if not basis.states() or basis.continues:
         return
     guest = basis.guest(scratch=HIGH_SCRATCH)
     for to in basis.states():

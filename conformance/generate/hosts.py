@@ -73,7 +73,9 @@ def _special(basis: Basis, question: Question, to: str) -> Iterator[Case]:
     if judged is None or not judged.accepted:
         return
     # The same call twice, the second time from another virtual CPU: state belongs to the guest.
-    second = judge(basis, vary(judged.question, before=judged.answers[0].state))
+    asked = judged.question
+    again = replace(asked, way=(*asked.way, asked)) if basis.abi.handles else vary(asked, before=judged.answers[0].state)
+    second = judge(basis, again)
     if second is not None:
         step = replace(basis.step(second.question, second.answers), vcpu=1)
         yield basis.case(

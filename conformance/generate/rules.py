@@ -43,7 +43,9 @@ def bases(basis: Basis) -> list[Question]:
     """Return right requests of several shapes."""
     granule = basis.granule()
     found = []
-    for start, pages, to in _SHAPES:
+    states = basis.states()
+    for start, pages, wanted in _SHAPES if states else ():
+        to = wanted if wanted in states or basis.call.query is not None else states[0]
         question = basis.question(start, -(-pages // granule) * granule, to)
         if question is not None:
             found.append(question)
@@ -68,6 +70,7 @@ class RuleCases:
     def _search(self, rule: Rule) -> None:
         alone: list[tuple[str, Question, Judged]] = []
         first: list[tuple[str, Question, Judged]] = []
+        among: list[tuple[str, Question, Judged]] = []
         kept: list[tuple[str, Judged]] = []
         names: set[str] = set()
         asked: list[Question] = []
@@ -88,11 +91,18 @@ class RuleCases:
                     alone.append((name, question, judged))
                 elif judged.first_breaks(rule.id):
                     first.append((name, question, judged))
+                elif rule.id in judged.broken and self._any_order:
+                    among.append((name, question, judged))
                 elif judged.accepted and any(edge in name for edge in _EDGES) and len(kept) < MOST_KEPT:
                     names.add(name)
                     kept.append((name, judged))
-        self.found[rule.id] = alone or first[:1]
+        # A rule that is never broken alone, and whose answer others give too, has one case all the same.
+        self.found[rule.id] = alone or first[:1] or among[:1]
         self.kept[rule.id] = kept
+
+    @property
+    def _any_order(self) -> bool:
+        return self.basis.call.order != "stated" and self.basis.abi.profile == "spec"
 
     def cases(self) -> Iterator[Case]:
         """Yield all cases of the rules."""

@@ -6,8 +6,11 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from hvabi.abi.calls import GATHERED
 from hvabi.abi.expr import names as names_of
+from hvabi.abi.expr import paths
 from hvabi.conformance.generate.basis import SCRATCH, Basis, Question, vary
+from hvabi.conformance.generate.handled import handle_variants, limit_variants, names_at
 from hvabi.conformance.oracle.walk import Undefined, value
 
 if TYPE_CHECKING:
@@ -38,8 +41,13 @@ def variants(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
             yield from _selected(basis, question, rule)
         case "in-state" | "fact":
             yield from _states(basis, question, rule)
+        case "handle":
+            yield from handle_variants(basis, question, rule)
+        case "disjoint":
+            yield from _overlapping(basis, question, rule)
         case _:
             pass
+    yield from limit_variants(basis, question, rule, _names(basis, rule))
     yield from field_variants(basis, question, rule)
     for name, configured in configurations(basis, question, rule):
         if not name:
@@ -89,7 +97,7 @@ def field_variants(basis: Basis, question: Question, rule: Rule) -> Iterator[Var
             continue
         for label, number in _numbers(field, question.fields[name], interesting):
             yield f"{_dashed(name)}-{label}", vary(question, fields={name: number})
-    each = basis.call.each
+    each = basis.elements(rule)
     if elements and each is not None and question.fields.get(each):
         yield from _element_variants(basis, question, each, interesting)
 
@@ -218,11 +226,7 @@ def _thresholds(basis: Basis, question: Question, rule: Rule) -> list[tuple[str,
 
 def basis_request(basis: Basis, question: Question) -> Any:
     """Return the names of the oracle for a question."""
-    from hvabi.conformance.oracle.answers import Request
-
-    return Request(
-        basis.oracle(question.setup), basis.abi, question.call, question.fields, question.cpl, None, (), {}, None
-    ).names
+    return names_at(basis, question)
 
 
 def configurations(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
@@ -278,16 +282,47 @@ def _selected(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]
 
 
 def _states(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
+    for where, request in _places(basis, question, rule):
+        try:
+            start = value(rule.operands["start"][0], request) >> 12
+            pages = max(value(rule.operands["length"][0], request) >> 12, 1)
+        except Undefined:
+            continue
+        if rule.check == "fact":
+            yield f"{where}fact-true", vary(question, facts={rule.words["name"]: ((start, start + pages),)})
+            yield f"{where}fact-false", vary(question, facts={})
+            continue
+        for state in basis.states():
+            laid = () if state == "private" else ((start, start + pages, state),)
+            yield f"{where}all-{state}", vary(question, before=laid)
+
+
+def _places(basis: Basis, question: Question, rule: Rule) -> Iterator[tuple[str, Any]]:
+    """Yield the names for a rule: of the call, or of its first and its last element."""
     request = basis_request(basis, question)
+    if rule.scope == "call" or basis.call.each is None:
+        yield "", request
+        return
+    found = request.local.get(GATHERED) if basis.call.handle is not None else None
+    items = question.fields.get(basis.call.each, ()) if found is None else found
+    for number in sorted({0, len(items) - 1}) if items else ():
+        where = "" if len(items) == 1 else "first-" if number == 0 else "last-"
+        yield where, request.plus(it=items[number], index=number)
+
+
+def _overlapping(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
+    """Yield the last element where the first one is, and where its end is."""
+    each = basis.elements(rule)
+    items = question.fields.get(each or "", ())
+    if each is None or len(items) < 2:
+        return
+    names = basis_request(basis, question).plus(it=items[0], index=0)
+    fields = [path.partition(".")[2] for path in paths(rule.operands["start"][0]) if path.startswith("it.")]
     try:
-        start = value(rule.operands["start"][0], request) >> 12
-        pages = max(value(rule.operands["length"][0], request) >> 12, 1)
+        start, length = (int(value(rule.operands[key][0], names)) for key in ("start", "length"))
     except Undefined:
         return
-    if rule.check == "fact":
-        yield "fact-true", vary(question, facts={rule.words["name"]: ((start, start + pages),)})
-        yield "fact-false", vary(question, facts={})
-        return
-    for state in basis.states():
-        laid = () if state == "private" else ((start, start + pages, state),)
-        yield f"all-{state}", vary(question, before=laid)
+    for name in fields:
+        for label, number in (("the-same", start), ("last-byte", start + length - 1), ("next-to-it", start + length)):
+            last = {**items[-1], name: number}
+            yield f"last-{_dashed(name)}-{label}", vary(question, fields={each: (*items[:-1], last)})

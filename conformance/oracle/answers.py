@@ -114,7 +114,6 @@ def same(one: Expected, other: Expected) -> bool:
             "facts",
             "loose",
             "chosen",
-            "held",
         )
     )
 

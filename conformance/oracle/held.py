@@ -22,7 +22,7 @@ def found(request: Asked) -> Region | None:
     use = request.call.handle
     if use is None or use.of is None:
         return None
-    number = request.names.fields[use.of]
+    number = request.names.fields.get(use.of)
     return next((region for region in request.held.regions if region.number == number), None)
 
 
@@ -35,7 +35,7 @@ def names_of(request: Asked, use: HandleUse) -> Names:
     """Return the names of a request and those of the handle that it uses; what has no value is left out."""
     regions, region = request.held.regions, found(request)
     names = request.names.plus(handles=len(regions), held=sum(len(one.items) for one in regions))
-    own = list(names.fields[use.list]) if use.list is not None else []
+    own = list(names.fields.get(use.list, ())) if use.list is not None else []
     if use.does == "open":
         numbers: dict[str, int] = {}
         for name, expr in use.keep.items():
@@ -58,7 +58,7 @@ def names_of(request: Asked, use: HandleUse) -> Names:
 def number_of(request: Asked, use: HandleUse) -> int:
     """Return the handle that a call is about: for a new one the number that the model gives next."""
     if use.of is not None:
-        return int(request.names.fields[use.of])
+        return int(request.names.fields.get(use.of, 0))
     assert request.abi.handles is not None  # lint holds it: a call that uses handles has them
     return int(value(request.abi.handles.first, request.names)) + request.held.given
 
