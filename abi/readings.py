@@ -66,7 +66,11 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hint:
-    """A change to what was given that makes it fit: ``reversed-8``, ``reversed-4``, ``reversed-2``, ``longer``."""
+    """A change to what was given that makes it fit.
+
+    `kind` is ``other-endian`` (every field of a block the other way round), ``reversed-8``, ``reversed-4``,
+    ``reversed-2`` or ``longer``.
+    """
 
     kind: str
     text: str
@@ -175,6 +179,23 @@ def from_bytes(names: Iterable[str], data: bytes, label: str, *, part: bool = Fa
     return regs
 
 
+def _check_size(codec: MessageCodec, block: str, size: int, found: int) -> None:
+    """Raise `CodecError` where bytes are more than a block, or end inside a block that is one whole structure."""
+    if found > size:
+        raise _oversized(codec.label, size, found)
+    if found < size and codec.placer.blocks[block].layout is not None:
+        raise CodecError(
+            "truncated",
+            "the bytes end too early",
+            message_name=codec.label,
+            path=block,
+            byte_offset=found,
+            expected=f"{size} bytes",
+            found=found,
+            hint="give all bytes of the block",
+        )
+
+
 def _oversized(label: str, size: int, found: int) -> CodecError:
     return CodecError(
         "oversized",
@@ -202,8 +223,8 @@ def read(codec: MessageCodec, data: bytes | Given, *, request: Value = None) -> 
         try:
             given = form.take(data, codec.label)
             annotation = annotate(codec, given, request=request)
-            if given.block is not None and len(data) > (size := annotation.sizes.get(given.block[0], 0)):
-                raise _oversized(codec.label, size, len(data))
+            if given.block is not None:
+                _check_size(codec, given.block[0], annotation.sizes.get(given.block[0], 0), len(data))
         except (CodecError, ExprError) as error:
             first = first or error
             continue
@@ -328,13 +349,22 @@ def _hints(
 ) -> Iterator[Hint]:
     """Yield what would fit better: bytes the other way round, or fewer of them."""
     best = max((item.clean for item in out if item.sure != "unlikely"), default=-1)
+
+    def better(item: Reading) -> bool:
+        # Without a constant only a clear gain in reserved and named bits says that the order is wrong.
+        return item.sure == "constants-matched" or (item.sure != "unlikely" and best < 0 and item.clean >= 8)
+
+    for item in _other_endian(found, data, config):
+        if better(item):
+            text = f"with every field in the other byte order this is {item.abi}/{item.message}: {item.means}"
+            yield Hint(kind="other-endian", text=text, reading=item)
+            return
     for width in (8, 4, 2):
         turned = swapped(data, width)
         if turned is None or turned == data:
             continue
         for item in legal(found, turned, config=config)[:1]:
-            # Without a constant only a clear gain in reserved and named bits says that the order is wrong.
-            if item.sure == "constants-matched" or (item.sure != "unlikely" and best < 0 and item.clean >= 8):
+            if better(item):
                 text = (
                     f"with the bytes of each {width}-byte word reversed this is {item.abi}/{item.message}: {item.means}"
                 )
@@ -342,6 +372,25 @@ def _hints(
                 return
     if isinstance(data, bytes) and not out:
         yield from _longer(found, data, config)
+
+
+def _other_endian(found: list[Spec], data: bytes | Given, config: Mapping[str, int] | None) -> Iterator[Reading]:
+    """Yield the legal readings of a block of one structure whose fields are all the other way round."""
+    if not isinstance(data, bytes):
+        return
+    for spec in found:
+        known = {key: value for key, value in (config or {}).items() if key in spec.abi.config}
+        for transport in spec.abi.transports.values():
+            for message in transport.placements:
+                codec = spec.message(message, transport=transport.name, config=known)
+                for form in forms(codec):
+                    layout = codec.placer.blocks[form.block].layout if form.block is not None else None
+                    if layout is None or layout.partial or len(data) != layout.size:
+                        continue
+                    turned = bytearray(data)
+                    for item in layout.fields.values():
+                        turned[item.at : item.at + item.size] = data[item.at : item.at + item.size][::-1]
+                    yield from legal([spec], bytes(turned), config=config)[:1]
 
 
 def _longer(found: list[Spec], data: bytes, config: Mapping[str, int] | None) -> Iterator[Hint]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import CodecError
-from hvabi.abi.expr import Expr, evaluate
+from hvabi.abi.expr import Expr, Int, evaluate
 from hvabi.abi.values import by_identity, ident
 
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ def state_number(state: str) -> int:
     return STATE_NUMBERS[ident(state)]
 
 
-@by_identity
-def enum_names(abi: Abi) -> Mapping[str, Any]:
+def enum_names(abi: Abi) -> dict[str, Any]:
     """Return every enum value by its name, where it means one number, and every enum as a mapping by its own name."""
     names: dict[str, Any] = {}
     clashing: set[str] = set()
@@ -39,13 +38,17 @@ def enum_names(abi: Abi) -> Mapping[str, Any]:
 
 def static_names(abi: Abi, transport: Transport | None, config: Mapping[str, int]) -> dict[str, Any]:
     """Return the names that stay the same for a configured engine, weakest first overwritten by stronger."""
-    names: dict[str, Any] = dict(STATE_NUMBERS)
-    names.update(enum_names(abi))
-    names.update((name, constant.value) for name, constant in abi.constants.items())
-    names.update((name, key.default) for name, key in abi.config.items())
-    names.update(config)
+    names = {**_abi_names(abi), **config}
     if transport is not None:
         names.update((name, constant.value) for name, constant in transport.limits.items())
+    return names
+
+
+@by_identity
+def _abi_names(abi: Abi) -> Mapping[str, Any]:
+    names: dict[str, Any] = {**STATE_NUMBERS, **enum_names(abi)}
+    names.update((name, constant.value) for name, constant in abi.constants.items())
+    names.update((name, key.default) for name, key in abi.config.items())
     return names
 
 
@@ -67,19 +70,18 @@ class Fields:
         return name in self._names
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self._known:
-            if name not in self._names:
-                raise KeyError(name)
-            if name in self._fetching:
-                raise CodecError(
-                    "missing-field", "depends on itself: a count and its list are both left out", path=name
-                )
-            self._fetching.add(name)
-            try:
-                self._known[name] = self._fetch(name)
-            finally:
-                self._fetching.discard(name)
-        return self._known[name]
+        if name in self._known:
+            return self._known[name]
+        if name not in self._names:
+            raise KeyError(name)
+        if name in self._fetching:
+            raise CodecError("missing-field", "depends on itself: a count and its list are both left out", path=name)
+        self._fetching.add(name)
+        try:
+            value = self._known[name] = self._fetch(name)
+        finally:
+            self._fetching.discard(name)
+        return value
 
     def __getattr__(self, name: str) -> Any:
         # Expressions reach fields by attribute (``response.status``) as well as by item.
@@ -120,6 +122,7 @@ class Scope:
         self._define = define or {}
         self._request = request
         self._response = response
+        self._requested = request.names if request is not None else frozenset()
         self._local: dict[str, Any] = dict(local or {})
         self._defined: dict[str, Any] = {}
 
@@ -133,7 +136,7 @@ class Scope:
                 self._defined[name] = evaluate(self._define[name], self)
             return self._defined[name]
         if self._request is not None:
-            if name in self._request:
+            if name in self._requested:
                 return self._request[name]
             if name == "request":
                 return self._request
@@ -157,6 +160,8 @@ class Scope:
 
     def int(self, expr: Expr) -> int:
         """Evaluate an expression to an integer."""
+        if isinstance(expr, Int):
+            return expr.value
         return evaluate(expr, self, "int")
 
     def true(self, expr: Expr) -> bool:

@@ -158,14 +158,35 @@ class Abi:
 
     @property
     def convert_call(self) -> Call | None:
-        """The call that converts pages, or None for an ABI that only asks or tells."""
-        return next((call for call in self.calls.values() if call.convert is not None), None)
+        """The call that converts pages, the one with a guest's side first; None for an ABI that only asks or tells."""
+        found = [call for call in self.calls.values() if call.convert is not None]
+        return next((call for call in found if call.guest is not None), found[0] if found else None)
 
     @property
     def served_calls(self) -> tuple[Call, ...]:
-        """The calls that convert pages, the first of them being `convert_call`, then those that ask about pages."""
-        converting = (call for call in self.calls.values() if call.convert is not None)
-        return (*converting, *(call for call in self.calls.values() if call.query is not None))
+        """The calls that cases are made of: the one that converts, those with handles, those that ask, and plain ones.
+
+        A plain call has one request only, as `is_plain` says, and converts or has a rule that a host must keep. One
+        that only asks and has none is left out: its answer is the host's own.
+        """
+        first = (self.convert_call,) if self.convert_call is not None else ()
+        handling = tuple(call for call in self.calls.values() if call.handle is not None and call not in first)
+        asking = tuple(call for call in self.calls.values() if call.query is not None)
+        plain = tuple(
+            call
+            for call in self.calls.values()
+            if call not in (*first, *handling, *asking)
+            and self.is_plain(call)
+            and (call.convert is not None or any(rule.binds == "host" for rule in call.rules))
+        )
+        return (*first, *handling, *asking, *plain)
+
+    def is_plain(self, call: Call) -> bool:
+        """Whether every request of a call is the same: each field has a constant or default, or is reserved."""
+        fields = self.messages[call.request].fields.values()
+        return call.guest is None and all(
+            item.const is not None or item.default is not None or item.reserved is not None for item in fields
+        )
 
     def policies_of(self, profile: str) -> dict[str, str]:
         """Return the value of every policy under a profile. Raise `UsageError` for an unknown profile."""

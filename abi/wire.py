@@ -189,3 +189,13 @@ def merge(pieces: Iterable[tuple[int, bytes]]) -> tuple[tuple[int, bytes], ...]:
         at = address - starts[number]
         spans[number][at : at + len(data)] = data
     return tuple((start, bytes(span)) for start, span in zip(starts, spans, strict=True))
+
+
+def laid_over(address: int, data: bytes, pieces: Iterable[tuple[int, bytes]]) -> bytes:
+    """Return the bytes at an address with what later pieces hold there laid over them; the length stays."""
+    out = bytearray(data)
+    for start, piece in pieces:
+        first, last = max(start, address), min(start + len(piece), address + len(data))
+        if first < last:
+            out[first - address : last - address] = piece[first - start : last - start]
+    return bytes(out)

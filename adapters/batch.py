@@ -157,16 +157,16 @@ def _list(guest: Guest, each: str, first: int, left: int, to: PageState, attempt
     assert definition is not None  # looked at by plan
     most = _most_elements(guest, each, first, to, attempt)
     sizes = definition.element_pages or (1,)
+    plain = definition.element["value"] if set(definition.element) == {"value"} else None
+    whole = guest.scope(to=state_number(to.value))
     items: list[Any] = []
     element_pages: list[int] = []
     at = first
     while left and len(items) < most:
         size = next((size for size in sizes if size <= left and at % size == 0), sizes[-1])
-        scope = guest.scope(start=at << PAGE_SHIFT, pages=size, to=state_number(to.value), index=len(items))
+        scope = whole.with_locals(start=at << PAGE_SHIFT, pages=size, index=len(items))
         items.append(
-            scope.int(definition.element["value"])
-            if set(definition.element) == {"value"}
-            else {name: scope.int(expr) for name, expr in definition.element.items()}
+            {name: scope.int(expr) for name, expr in definition.element.items()} if plain is None else scope.int(plain)
         )
         element_pages.append(size)
         at += size

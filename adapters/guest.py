@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import CodecError, ExprError
 from hvabi.abi.scope import Fields, Scope, state_number
-from hvabi.abi.wire import WireSource, merge
+from hvabi.abi.wire import Wire, WireSource, laid_over, merge
 from hvabi.adapters.batch import Batch, plan
 from hvabi.adapters.checks import Context, element_enums, keeps
 from hvabi.adapters.errors import AdapterError
@@ -204,13 +204,14 @@ class _Conversation:
         first, left, stalls = batch.first, batch.pages, 0
         bound: int | None = None
         made = 0
+        left_behind: Wire | None = None
         while True:
             sent = fields_of(value)
             if progress is not None and bound is None:
                 bound = guest.scope(sent, start=batch.first << PAGE_SHIFT, pages=batch.pages).int(progress.bound)
             if bound is not None and made >= bound:
                 raise Refused("no end within the bound")
-            wire = guest.request.encode(value)
+            wire = guest.request.encode(value) if left_behind is None else left_behind
             made += 1
             self.calls += 1
             reply = yield GuestCall(regs=wire.regs, mem=wire.mem)
@@ -248,7 +249,35 @@ class _Conversation:
             batch.before = done
             if progress.resume == "reissue" and batch.each is None:
                 first, left, batch.before = first + advanced, left - advanced, 0
-            value = batch.next_request(answer, progress, value)
+            if progress.resume == "reexecute":
+                left_behind = self.left_behind(wire, reply)
+                value = self.same_request(left_behind, sent)
+            else:
+                value = batch.next_request(answer, progress, value)
+
+    def left_behind(self, wire: Wire, reply: GuestReply) -> Wire:
+        """Return registers and blocks of a call as the host left them, for the instruction that is executed again."""
+        regs = {name: reply.regs.get(name, number) for name, number in wire.regs.items()}
+        return Wire(regs=regs, mem=tuple((at, laid_over(at, data, reply.mem)) for at, data in wire.mem))
+
+    def same_request(self, wire: Wire, sent: Fields) -> Any:
+        """Return the request as the host left it. Raises `Refused` where it has become another one."""
+        guest, convert = self.guest, self.guest.definition.convert
+        assert convert is not None  # a call that converts
+        try:
+            value = guest.request.decode(wire)
+            fields = fields_of(value)
+            if convert.each is not None:
+                same = sent[convert.each] == fields[convert.each]
+            else:
+                before, now = guest.scope(sent), guest.scope(fields)
+                asked = [convert.start, convert.pages, *([convert.to.of] if convert.to is not None else [])]
+                same = all(before.int(expr) == now.int(expr) for expr in asked)
+        except (CodecError, ExprError) as error:
+            raise Refused(f"the request cannot be read any more: {error.message}") from error
+        if not same:
+            raise Refused("the host has made another request of this one")
+        return value
 
 
 class _Answer:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hvabi.backend.model import PAGE_SHIFT, ModelError
 from hvabi.backend.rangemap import RangeMap
 from hvabi.backend.slots import MemoryLayout
-from hvabi.backend.sparse import SparseBytes
+from hvabi.backend.sparse import ByteSet, SparseBytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -177,23 +177,18 @@ class CallMemory:
         self._memory = memory
         self._snapshot = snapshot
         self._seen = SparseBytes(max_pages=max_pages)
-        self._fetched: RangeMap[int] = RangeMap(0)
-        self._written: RangeMap[bool] = RangeMap(False)
-        self._flips: RangeMap[bool] = RangeMap(False)
-        self._flip_bytes = SparseBytes()
-        for gpa, data in flips:
-            _require_block(gpa, len(data))
-            if gpa + len(data) > ADDRESS_LIMIT:
-                raise ModelError("bad-address", f"a flip at {gpa:#x} runs over the address space", gpa=gpa)
-            self._flips.set(gpa, gpa + len(data), True)
-            self._flip_bytes.put(gpa, data)
+        self._settled = ByteSet()  # what is not fetched any more
+        self._written = ByteSet()
+        self._fetches: list[tuple[int, int]] = []
+        hostile = tuple(flips)
+        self._flips = _Flips(hostile) if hostile else None
 
     def read(self, gpa: int, size: int) -> bytes:
         """Return the bytes at gpa as this call sees them. Errors as for `GuestMemory.read`."""
         self._memory.require(gpa, size)
         if not size:
             return b""
-        for start, end in self._missing(gpa, gpa + size):
+        for start, end in self._settled.gaps(gpa, gpa + size):
             self._fetch(start, end)
         return self._seen.get(gpa, size)
 
@@ -203,55 +198,54 @@ class CallMemory:
         if not data:
             return
         self._seen.put(gpa, data)
-        self._written.set(gpa, gpa + len(data), True)
+        self._written.add(gpa, gpa + len(data))
+        self._settled.add(gpa, gpa + len(data))
 
     @property
     def written(self) -> tuple[tuple[int, bytes], ...]:
         """The after-image of all bytes that this call wrote: (gpa, bytes), merged and sorted."""
-        return tuple((run.start, self._seen.get(run.start, run.end - run.start)) for run in self._written)
+        return tuple((start, self._seen.get(start, end - start)) for start, end in self._written)
 
     @property
     def fetched(self) -> tuple[tuple[int, int], ...]:
         """Where this call has read guest memory: (gpa, size), merged and sorted."""
-        out: list[tuple[int, int]] = []
-        for start, end, _ in self._fetched:
-            if out and sum(out[-1]) == start:
-                out[-1] = (out[-1][0], end - out[-1][0])
-            else:
-                out.append((start, end - start))
-        return tuple(out)
+        fetched = ByteSet()
+        for start, end in self._fetches:
+            fetched.add(start, end)
+        return tuple((start, end - start) for start, end in fetched)
 
     def reads_of(self, gpa: int) -> int:
         """Count how often this call fetched the byte at gpa from guest memory; at most 1 with a snapshot."""
-        return self._fetched.state_at(gpa)
-
-    def _missing(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Return what must be fetched to see [start, end)."""
-        if self._snapshot and self._fetched.uniform(start, end, 1):
-            return []
-        if not self._written and not self._fetched:
-            return [(start, end)]  # the first read of a call
-        out: list[tuple[int, int]] = []
-        for part in self._written.runs(start, end):
-            if part.state:
-                continue
-            if self._snapshot:
-                runs = self._fetched.runs(part.start, part.end)
-                out += [(run.start, run.end) for run in runs if not run.state]
-            else:
-                out.append((part.start, part.end))
-        return out
+        return sum(start <= gpa < end for start, end in self._fetches)
 
     def _fetch(self, start: int, end: int) -> None:
         self._seen.put(start, self._memory.read(start, end - start))
-        for fetched in tuple(self._fetched.runs(start, end)):
-            self._fetched.set(fetched.start, fetched.end, fetched.state + 1)
-        if not self._flips:
-            return  # the usual case: nobody is hostile
-        for flip in tuple(self._flips.runs(start, end)):
+        self._fetches.append((start, end))
+        if self._snapshot:
+            self._settled.add(start, end)
+        if self._flips is not None:
+            self._flips.put(self._memory, start, end)
+
+
+class _Flips:
+    """What a hostile guest puts in place of what a host has read, each byte once."""
+
+    def __init__(self, flips: Iterable[tuple[int, bytes]]) -> None:
+        self._left: RangeMap[bool] = RangeMap(False)
+        self._bytes = SparseBytes()
+        for gpa, data in flips:
+            _require_block(gpa, len(data))
+            if gpa + len(data) > ADDRESS_LIMIT:
+                raise ModelError("bad-address", f"a flip at {gpa:#x} runs over the address space", gpa=gpa)
+            self._left.set(gpa, gpa + len(data), True)
+            self._bytes.put(gpa, data)
+
+    def put(self, memory: GuestMemory, start: int, end: int) -> None:
+        """Put down what is left of the flips within [start, end)."""
+        for flip in tuple(self._left.runs(start, end)):
             if flip.state:
-                self._memory.poke(flip.start, self._flip_bytes.get(flip.start, flip.end - flip.start))
-        self._flips.set(start, end, False)
+                memory.poke(flip.start, self._bytes.get(flip.start, flip.end - flip.start))
+        self._left.set(start, end, False)
 
 
 def _require_block(gpa: int, size: int) -> None:

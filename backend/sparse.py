@@ -1,8 +1,14 @@
-"""Sparse bytes: a byte for every address, stored page by page where one was written."""
+"""Sparse bytes: a byte for every address, stored page by page where one was written, and sets of addresses."""
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from typing import TYPE_CHECKING
+
 from hvabi.backend.model import PAGE_SHIFT, PAGE_SIZE, ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class SparseBytes:
@@ -39,6 +45,10 @@ class SparseBytes:
         if not data:
             return
         first, last = address >> PAGE_SHIFT, (address + len(data) - 1) >> PAGE_SHIFT
+        if first == last and first in self._pages:
+            offset = address & (PAGE_SIZE - 1)
+            self._pages[first][offset : offset + len(data)] = data
+            return
         new = sum(1 for page in range(first, last + 1) if page not in self._pages)
         if len(self._pages) + new > self._max_pages:
             raise ModelError(
@@ -60,3 +70,30 @@ class SparseBytes:
     def clear(self) -> None:
         """Forget everything that was put."""
         self._pages.clear()
+
+
+class ByteSet:
+    """A set of addresses: the sorted edges of its spans, so at an odd place a span ends."""
+
+    __slots__ = ("_edges",)
+
+    def __init__(self) -> None:
+        self._edges: list[int] = []
+
+    def add(self, start: int, end: int) -> None:
+        """Take in [start, end), which is not empty."""
+        edges = self._edges
+        i, j = bisect_left(edges, start), bisect_right(edges, end)
+        edges[i:j] = [*(() if i & 1 else (start,)), *(() if j & 1 else (end,))]
+
+    def gaps(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Return what of [start, end) is not in the set, in order."""
+        edges = self._edges
+        i = bisect_right(edges, start)
+        j = bisect_left(edges, end, i)
+        bounds = [*(() if i & 1 else (start,)), *edges[i:j], *(() if j & 1 else (end,))]
+        return list(zip(bounds[::2], bounds[1::2], strict=True))
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Return the spans [start, end), joined and in order."""
+        return iter(list(zip(self._edges[::2], self._edges[1::2], strict=True)))

@@ -27,6 +27,7 @@ COMMANDS = {
     "conform": "Test an implementation, in any language, against the cases.",
     "coverage": "Which rules have cases, and which have none.",
     "smoke": "Test the kit: every planted bug must be caught.",
+    "live": "Test real kernels: Linux's own KVM as the implementation.",
     "vectors": "Write the cases as JSON test vectors.",
     "verify": "Check the specifications, codecs and bundled adapters.",
     "lint": "Check specification files.",

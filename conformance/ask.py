@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import HvAbiError
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 _PAGE = 4096
 _MOST_ELEMENTS = 1 << 16
+
+
+_parsed = lru_cache(maxsize=1024)(parse)
 
 
 class Unreadable(Exception):  # a finding about the guest, not an error of ours
@@ -196,7 +200,7 @@ class Reader:
         numbers: dict[str, int] = {}
         for path, item in say.items():
             try:
-                numbers[path] = item if isinstance(item, int) else int(value(parse(item), names))
+                numbers[path] = item if isinstance(item, int) else int(value(_parsed(item), names))
             except Undefined as error:
                 raise HvAbiError(f"the script's {path}: {error}", code="bad-case") from error
         return numbers
@@ -231,6 +235,18 @@ class Reader:
             return [(start, min(end, start + max(completed, 0) * unit // _PAGE)) for start, end in pages]
         except (HvAbiError, Undefined):
             return []
+
+    def executes_again(self, asked: Asked, wire: Wire) -> bool:
+        """Whether an answer tells the guest to execute the same call again; `wire` is the request with it over it."""
+        progress = asked.call.progress
+        if progress is None or progress.resume != "reexecute":
+            return False
+        request = self._request(asked.call, asked.fields, {})
+        try:
+            names = _with_response(request.names, self._response(asked, wire))
+            return bool(value(progress.again_when, names) and not value(progress.done_when, names))
+        except (HvAbiError, Undefined):
+            return False
 
     def _is_done(self, call: Call, names: Names) -> bool:
         """Whether a response has every field that the outcome `done` sets."""

@@ -25,6 +25,7 @@ from hvabi.conformance.answer import (
     read_words,
 )
 from hvabi.conformance.frame import ProtocolError
+from hvabi.conformance.inprocess import ObjectConnection
 from hvabi.conformance.stream import PeerTimeout
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
     from hvabi.conformance.case import Inject, Memory, Pages, Ranges, Setup
     from hvabi.conformance.stream import Connection
+
+    Said = str | dict[str, Any]
 
 _KINDS = ("ok", "yield", "unsupported", "error")
 _SHOWN = 300
@@ -53,20 +56,43 @@ class Client:
 
     def __init__(self, connection: Connection, *, timeout: float = 5.0, ids: Iterator[int] | None = None) -> None:
         self.connection = connection
+        self._objects = connection if isinstance(connection, ObjectConnection) else None
         self.timeout = timeout
         self._ids = ids if ids is not None else itertools.count(1)
         self._late: set[int] = set()
         self._first: int | None = None
 
-    # -- lines --------------------------------------------------------------------------------------------------
+    # -- commands and answers -----------------------------------------------------------------------------------
 
-    def _command(self, name: str, *, seconds: float | None = None, **arguments: Any) -> tuple[str, dict[str, Any], str]:
-        """Send a command; return kind, body and line of its answer. Raises for ``unsupported`` and ``error``."""
+    def _command(
+        self, name: str, *, seconds: float | None = None, **arguments: Any
+    ) -> tuple[str, dict[str, Any], Said]:
+        """Return kind and body of the answer to a command, and all of it. Raises for ``unsupported`` and ``error``."""
         ident = next(self._ids)
         if self._first is None:
             self._first = ident
-        line = frame.format_line({"id": ident, "cmd": name, **arguments})
-        limit = self.timeout if seconds is None else seconds
+        command = {"id": ident, "cmd": name, **arguments}
+        said: Said
+        if self._objects is not None:
+            said = self._objects.ask(command)
+            found = self._kind_of(said, ident, said)
+            if found is None:
+                raise _violation("the answer is for an earlier command", said)
+            kind, body = found
+        else:
+            kind, body, said = self._exchange(name, command, self.timeout if seconds is None else seconds)
+        if kind in ("unsupported", "error"):
+            message = body.get("message")
+            if not isinstance(message, str):
+                raise _violation(f"`{kind}` has no message", said)
+            text = escape(message[:_SHOWN])
+            raise (PeerUnsupported if kind == "unsupported" else PeerError)(text or kind, command=name)
+        return kind, body, said
+
+    def _exchange(self, name: str, command: Mapping[str, Any], limit: float) -> tuple[str, dict[str, Any], str]:
+        """Send a command as a line; return kind, body and line of its answer."""
+        ident = command["id"]
+        line = frame.format_line(command)
         deadline = time.monotonic() + limit
         try:
             self.connection.send(line, limit)
@@ -84,15 +110,7 @@ class Client:
             # The limit, not what was left of it: the same case says the same in every run.
             waited = f" in {limit:g} s" if error.fields.get("seconds") != 0 else ""
             raise PeerTimeout(f"`{name}`: {error.message}{waited}", seconds=limit) from error
-        kind, body = found
-        text = answer or ""
-        if kind in ("unsupported", "error"):
-            message = body.get("message")
-            if not isinstance(message, str):
-                raise _violation(f"`{kind}` has no message", text)
-            said = escape(message[:_SHOWN])
-            raise (PeerUnsupported if kind == "unsupported" else PeerError)(said or kind, command=name)
-        return kind, body, text
+        return *found, answer or ""
 
     def _judge(self, line: str | None, ident: int) -> tuple[str, dict[str, Any]] | None:
         """Return kind and body of an answer, or None for a late one."""
@@ -104,6 +122,10 @@ class Client:
             raise _violation(error.message, line) from error
         if answer is None:
             raise _violation("a line has no prefix", line)
+        return self._kind_of(answer, ident, line)
+
+    def _kind_of(self, answer: dict[str, Any], ident: int, line: Said) -> tuple[str, dict[str, Any]] | None:
+        """Return kind and body of an answer, or None for a late one; `line` is for the error."""
         found = answer.get("id", "")
         if isinstance(found, bool) or not isinstance(found, (int, type(None))):
             raise _violation("`id` is no JSON number", line)
@@ -124,7 +146,7 @@ class Client:
             raise _violation(f"`{kinds[0]}` is no object", line)
         return kinds[0], body
 
-    def _plain(self, name: str, *, seconds: float | None = None, **arguments: Any) -> tuple[dict[str, Any], str]:
+    def _plain(self, name: str, *, seconds: float | None = None, **arguments: Any) -> tuple[dict[str, Any], Said]:
         """Send a command that is answered with ``ok`` only."""
         kind, body, line = self._command(name, seconds=seconds, **arguments)
         if kind != "ok":
@@ -201,7 +223,7 @@ class Client:
         kind, body, line = self._command("resume", regs=frame.hex_regs(regs), mem=frame.hex_mem(mem))
         return self._call_end(kind, body, line)
 
-    def _call_end(self, kind: str, body: dict[str, Any], line: str) -> CallEnd | Exit:
+    def _call_end(self, kind: str, body: dict[str, Any], line: Said) -> CallEnd | Exit:
         with _Reading("call", line):
             if kind == "yield":
                 exit_ = frame.argument(body, "exit")
@@ -233,7 +255,7 @@ class Client:
         """Answer a guest's call, or let it go on after a local step."""
         return self._guest_end(*self._command("resume", regs=frame.hex_regs(regs or {}), mem=frame.hex_mem(mem)))
 
-    def _guest_end(self, kind: str, body: dict[str, Any], line: str) -> GuestAsk | LocalStep | Converted:
+    def _guest_end(self, kind: str, body: dict[str, Any], line: Said) -> GuestAsk | LocalStep | Converted:
         with _Reading("convert", line):
             if kind == "yield" and "step" in body:
                 step = frame.word(body["step"], "step")
@@ -272,7 +294,7 @@ class Client:
 class _Reading:
     """Turns what is wrong in an answer into a `ProtocolViolation` with its line."""
 
-    def __init__(self, command: str, line: str) -> None:
+    def __init__(self, command: str, line: Said) -> None:
         self._command = command
         self._line = line
 
@@ -284,7 +306,8 @@ class _Reading:
             raise _violation(f"answer to `{self._command}`: {error.message}", self._line) from error
 
 
-def _violation(message: str, line: str) -> ProtocolViolation:
+def _violation(message: str, said: Said) -> ProtocolViolation:
+    line = said if isinstance(said, str) else frame.format_line(said).rstrip()
     shown = escape(line if len(line) <= _SHOWN else line[:_SHOWN] + "…")
     return ProtocolViolation(escape(message), line=shown)
 

@@ -104,10 +104,10 @@ def _bad(message: str, hint: str) -> UsageError:
 
 def _builtin() -> Connection:
     # The adapters are heavy, and only this connector needs them.
-    from hvabi.conformance.inprocess import DirectConnection
+    from hvabi.conformance.inprocess import ObjectConnection
     from hvabi.conformance.iut import Session
 
-    return DirectConnection(Session().handle, "builtin")
+    return ObjectConnection(Session(), "builtin")
 
 
 def _command(text: str, rest: str) -> Connector:

@@ -65,6 +65,8 @@ class GuestCase:
         self.named: list[tuple[int, int]] = []
         self.said: list[tuple[int, int]] = []
         self.steps: dict[str, list[tuple[int, int]]] = {}
+        #: Registers and blocks that must come again as they are, after an answer that says to execute the call again.
+        self.again: Wire | None = None
 
     def run(self) -> Outcome:
         """Ask for the conversion and answer the guest's calls to the end."""
@@ -94,6 +96,7 @@ class GuestCase:
         """Judge one call and return the host's answer, None where there is none."""
         self.calls += 1
         turn = self._turn()
+        repeated = self._judge_again(asked)
         self.memory.lay(asked.mem)
         try:
             read = self.reader.read(asked.regs, visible(asked.mem, self.memory))
@@ -102,7 +105,8 @@ class GuestCase:
             self._show(asked, {}, ())
             return None
         self._count(read)
-        self._judge_request(read)
+        if not repeated:
+            self._judge_request(read)
         self.named += [(start, end) for start, end, _ in read.pages]
         regs: dict[str, int] = {}
         mem: list[tuple[int, bytes]] = []
@@ -123,9 +127,34 @@ class GuestCase:
             mem += bytes_said
         self.said += self.reader.said_done(read, self._over(asked, regs, mem))
         mem = list(merge(mem))
+        over = self._over(asked, regs, mem)
         self.memory.lay(mem)
+        if self.reader.executes_again(read, over):
+            blocks = tuple((at, self.memory.read(at, len(data))) for at, data in asked.mem)
+            self.again = Wire(regs={name: over.regs[name] for name in asked.regs}, mem=blocks)
         self._show(asked, regs, tuple(mem))
         return regs, tuple(mem)
+
+    def _judge_again(self, asked: GuestAsk) -> bool:
+        """Hold the guest to the call that it was told to execute again; return whether this is that call."""
+        wanted, self.again = self.again, None
+        if wanted is None:
+            return False
+        sent = Bytes(self.memory.pieces())
+        sent.lay(asked.mem)
+        wrong = [
+            (f"register {name}", hex(number), hex(asked.regs.get(name, 0)))
+            for name, number in wanted.regs.items()
+            if asked.regs.get(name, 0) != number
+        ]
+        wrong += [
+            (f"bytes at {at:#x}", data.hex(), sent.read(at, len(data)).hex())
+            for at, data in wanted.mem
+            if sent.read(at, len(data)) != data
+        ]
+        for what, expected, found in wrong:
+            self._find(f"{what} of the call that is executed again", f"{expected}, as the host left it", found)
+        return not wrong
 
     def _over(self, asked: GuestAsk, regs: Mapping[str, int], mem: list[tuple[int, bytes]]) -> Wire:
         """Return the guest's call with an answer over it."""

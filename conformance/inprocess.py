@@ -20,16 +20,28 @@ import queue
 import threading
 import traceback
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hvabi.abi.errors import UsageError
 from hvabi.conformance.frame import MAX_LINE, PREFIX
 from hvabi.conformance.stream import PeerLost, PeerStart, PeerTimeout, Tail
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     Handle = Callable[[str], str | None]
+
+
+class Peer(Protocol):
+    """An implementation that takes a command as a line or as the object of one."""
+
+    def handle(self, line: str) -> str | None:
+        """Return the answer to a line."""
+        ...
+
+    def answer(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer to a command."""
+        ...
 
 
 class DirectConnection:
@@ -92,6 +104,29 @@ class DirectConnection:
     def close(self) -> None:
         """Nothing is left to end."""
         self._how = self._how or "is closed"
+
+
+class ObjectConnection(DirectConnection):
+    """Asks an implementation of ours in the caller's thread, with the objects of the lines instead of their text.
+
+    Args:
+        peer: answers a command with an answer, both as JSON objects, or a line with a line: the same to the same.
+
+    """
+
+    def __init__(self, peer: Peer, name: str) -> None:
+        super().__init__(peer.handle, name)
+        self._peer = peer
+
+    def ask(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer to a command. Raises `PeerLost`."""
+        if self._how is not None:
+            raise self._lost()
+        try:
+            return self._peer.answer(command)
+        except Exception as error:
+            self._crash(error)
+            raise self._lost() from error
 
 
 class ThreadConnection(DirectConnection):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -48,28 +49,33 @@ class Session:
 
     def handle(self, line: str | None) -> str | None:
         """Return the answer to a line, or None for log text. `line` None stands for one that was too long."""
-        ident: Any = None
-        try:
-            command = None
-            if line is None:
-                raise ProtocolError(f"a line is longer than {frame.MAX_LINE} bytes")
-            command = frame.parse_line(line)
-            if command is None:
-                return None
-            found = command.get("id")
-            if isinstance(found, int) and not isinstance(found, bool):
-                ident = found
+        if line is None:
+            answer = _error(None, f"a line is longer than {frame.MAX_LINE} bytes")
+        else:
+            try:
+                command = frame.parse_line(line)
+            except ProtocolError as error:
+                answer = _error(None, str(error))
             else:
-                raise ProtocolError("`id` is a JSON number")
-            answer = self._command(command)
-        except Unsupported as error:
-            answer = {"unsupported": {"message": error.message}}
-        except (HvAbiError, ModelError) as error:
-            answer = {"error": {"message": str(error)}}
-        text = frame.format_line({"id": ident, **answer})
+                if command is None:
+                    return None
+                answer = self.answer(command)
+        text = frame.format_line(answer)
         if len(text) > frame.MAX_LINE:
-            text = frame.format_line({"id": ident, "error": {"message": "the answer does not fit a line"}})
+            text = frame.format_line(_error(answer["id"], "the answer does not fit a line"))
         return text
+
+    def answer(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer to a command, both as the JSON objects of their lines."""
+        ident = command.get("id")
+        if not isinstance(ident, int) or isinstance(ident, bool):
+            return _error(None, "`id` is a JSON number")
+        try:
+            return {"id": ident, **self._command(command)}
+        except Unsupported as error:
+            return {"id": ident, "unsupported": {"message": error.message}}
+        except (HvAbiError, ModelError) as error:
+            return _error(ident, str(error))
 
     def _command(self, command: Mapping[str, Any]) -> dict[str, Any]:
         name = frame.word(frame.argument(command, "cmd"), "cmd")
@@ -308,6 +314,10 @@ class Session:
         return {"yield": {"regs": frame.hex_regs(shown.regs), "mem": frame.hex_mem(shown.mem)}}
 
 
+def _error(ident: int | None, message: str) -> dict[str, Any]:
+    return {"id": ident, "error": {"message": message}}
+
+
 def _result(value: HostAnswer | GuestResult) -> dict[str, Any]:
     if isinstance(value, HostAnswer):
         out: dict[str, Any] = {"end": value.end, "regs": frame.hex_regs(value.regs), "mem": frame.hex_mem(value.mem)}
@@ -365,13 +375,14 @@ def _state(value: Any) -> PageState:
         raise ProtocolError(f"{frame.shown(value)} is no page state") from None
 
 
-def _states(spec: Spec) -> set[PageState]:
+@lru_cache(maxsize=64)
+def _states(spec: Spec) -> frozenset[PageState]:
     """Return the states that the ABI can show."""
     call = spec.abi.convert_call
     if call is None or call.convert is None or call.convert.to is None:
-        return set(PageState)
+        return frozenset(PageState)
     words = {word for word in (*call.convert.to.states.values(), call.convert.to.otherwise) if word}
-    return {PageState(word) for word in words} | {PageState.PRIVATE}
+    return frozenset({PageState(word) for word in words} | {PageState.PRIVATE})
 
 
 def serve(source: BinaryIO, sink: BinaryIO, *, exits: bool = False, local_steps: bool = False) -> int:

@@ -80,8 +80,10 @@ def combinations(expected: Expected) -> tuple[Mapping[str, str], ...]:
     return (expected.policies, *expected.also)
 
 
-def shown_policies(matching: Iterable[Expected], rest: Iterable[Expected]) -> dict[str, str]:
+def shown_policies(matching: Sequence[Expected], rest: Sequence[Expected]) -> dict[str, str]:
     """Return the policy values that tell the matching answers from the rest."""
+    if not rest:
+        return {}
     ours = [combination for one in matching for combination in combinations(one)]
     theirs = [combination for one in rest for combination in combinations(one)]
     shown: dict[str, str] = {}
@@ -122,6 +124,8 @@ def _ending(end: str, fault: str | None) -> str:
 
 
 def _registers(expected: Expected, seen: Seen, sent: Mapping[str, int], add: Add) -> None:
+    if expected.regs == seen.regs and not expected.nonzero:
+        return
     masks: dict[str, int] = {}
     for name, mask in expected.nonzero:
         masks[name] = masks.get(name, 0) | mask
@@ -145,7 +149,7 @@ def _lowest(number: int) -> int:
 
 
 def _memory(expected: Expected, seen: Seen, before: Bytes, add: Add) -> None:
-    if not expected.mem and not seen.mem:
+    if expected.mem == seen.mem:
         return
     after = Bytes()
     wanted = Bytes()

@@ -65,7 +65,7 @@ class Outcome:
 
     def verdict(self) -> tuple[Verdict, str]:
         """Return the verdict and one line that says why."""
-        for wanted in (Verdict.FAIL, Verdict.WARN, Verdict.NOTE):
+        for wanted in (Verdict.FAIL, Verdict.WARN, Verdict.NOTE) if self.findings else ():
             found = [finding for finding, level in self.findings if self.verdict_of(level) is wanted]
             if found:
                 more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""

@@ -82,6 +82,7 @@ class Supervisor:
         self._unsupported: dict[_Key, str] = {}
         self._can_query = True
         self._broken = 0
+        self._start_of_command = shlex.join(["hvabi", "conform", "--iut", connector.name])
 
     # -- sessions -----------------------------------------------------------------------------------------------
 
@@ -140,10 +141,8 @@ class Supervisor:
 
     def command(self, case: Case) -> str:
         """Return the command that runs only this case."""
-        words = ["hvabi", "conform", "--iut", self.connector.name, "--case", case.id]
-        if self.profile != "spec":
-            words += ["--profile", self.profile]
-        return shlex.join(words)
+        profile = f" --profile {shlex.quote(self.profile)}" if self.profile != "spec" else ""
+        return f"{self._start_of_command} --case {shlex.quote(case.id)}{profile}"
 
     def _start_and_run(self, case: Case) -> CaseResult:
         # One that has never said hello will not do so the second time either.
@@ -200,10 +199,10 @@ class Supervisor:
             return f"it has no revision {case.revision} of {case.abi}"
         if case.transport not in offer.transports:
             return f"it has no transport {case.transport} of {case.abi}"
-        injected = {step.inject.fault for step in case.steps if step.inject is not None}
         for feature in case.features:
             if feature in hello.features:
                 continue
+            injected = {step.inject.fault for step in case.steps if step.inject is not None}
             # Where the VMM can be seen, the runner is the VMM, and refuses by itself.
             if feature == "inject" and injected == {"vmm-error"} and "exits" in hello.features:
                 continue

@@ -13,7 +13,7 @@ from hvabi.conformance.generate.hosts import done_cases, fault_cases, progress_c
 from hvabi.conformance.generate.more_edges import edge_cases as more_edge_cases
 from hvabi.conformance.generate.more_guests import more_guest_cases
 from hvabi.conformance.generate.pages import page_cases
-from hvabi.conformance.generate.questions import asked_cases
+from hvabi.conformance.generate.questions import asked_cases, plain_cases
 from hvabi.conformance.generate.rules import RuleCases
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _in_order(abi: str, revision: str, transport: str, role: str | None, profile
 
 def _of_call(basis: Basis, role: str | None) -> Iterator[Case]:
     if role in (None, "host") and any(basis.call.outcomes.values()):
-        yield from done_cases(basis) if basis.call.convert is not None else asked_cases(basis)
+        yield from _right_cases(basis)
         rules = RuleCases(basis)
         yield from rules.cases()
         yield from edge_cases(basis, rules)
@@ -88,3 +88,10 @@ def _of_call(basis: Basis, role: str | None) -> Iterator[Case]:
     if role in (None, "guest") and basis.call.guest is not None and basis.call.convert is not None:
         yield from guest_cases(basis)
         yield from more_guest_cases(basis)
+
+
+def _right_cases(basis: Basis) -> Iterator[Case]:
+    """Yield requests that are right, by what the call is for."""
+    if basis.call.convert is not None:
+        return done_cases(basis)
+    return asked_cases(basis) if basis.call.query is not None else plain_cases(basis)

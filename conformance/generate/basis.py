@@ -66,14 +66,24 @@ class Basis:
         if self.call.guest is not None:
             return list(self.call.guest.states)
         to = self.call.convert.to if self.call.convert else None
-        return sorted({state for state in to.states.values() if state}) if to else []
+        return (
+            sorted({state for state in (*to.states.values(), to.otherwise) if state not in (None, "none")})
+            if to
+            else []
+        )
 
     def request(
         self, start: int, pages: int, to: str, *, config: Mapping[str, int] | None = None
     ) -> dict[str, Any] | None:
-        """Return the fields of the first request that converts [start, start + pages), None where none can."""
-        if self.call.guest is None or self.continues:
+        """Return the fields of the first request that converts [start, start + pages), None where none can.
+
+        A call with one request only has it, whatever pages it is to be about.
+        """
+        if self.continues:
             return None
+        if self.call.guest is None:
+            codec = self.spec.message(self.call.request, transport=self.transport, config=config)
+            return as_fields(codec.complete({})) if self.abi.is_plain(self.call) else None
         guest = self.guest(config=config)
         if not guest.can_name(start << 12, pages, PageState(to)):
             return None
@@ -136,6 +146,14 @@ class Basis:
         first = self.abi.convert_call
         other = None if first is not None and name == first.name else name
         return basis_of(self.spec.id, self.abi.revision, self.transport, self.abi.profile, other)
+
+    def usual(self, pages: int = 1) -> Question | None:
+        """Return a right request about that many pages, rounded up, in the first state that can be asked for."""
+        unit = self.granule()
+        states = self.states()
+        if not states and not self.abi.is_plain(self.call):
+            return None
+        return self.question(PLACE, -(-pages // unit) * unit, *states[:1])
 
     def granule(self) -> int:
         """Return the least pages that one conversion has."""
@@ -200,6 +218,9 @@ class Basis:
         more: tuple[HostStep, ...] = (),
     ) -> Case:
         """Return a host case of one question, or of one and the steps after it."""
+        if self.call.rule(group) is None and self.call is not self.abi.served_calls[0]:
+            # Several calls have such cases: the name of the call tells them apart.
+            name = f"{self.call.name}-{name}"
         answers = self.answers(question) if expected is None else expected
         first = self.step(question, answers)
         way = way_steps(self, question)
@@ -207,7 +228,6 @@ class Basis:
         if self.call.convert is None:
             # A question has no state that is asked for: the names speak of the state that is found.
             name = name.replace("-to-", "-of-")
-        if self.call is not self.abi.convert_call:
             group = group if self.call.rule(group) is not None else f"{self.call.name}-{group}"
         return Case(
             id=f"{self.prefix}.host.{self.transport}.{group}.{name}",

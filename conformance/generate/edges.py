@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.expr import names as names_of
+from hvabi.abi.model import PairPlace, RegisterPlace
 from hvabi.backend import PageState
 from hvabi.conformance.case import Inject
 from hvabi.conformance.generate.basis import PLACE, Basis, Question, around, as_fields, vary
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hvabi.abi.calls import Rule
+    from hvabi.abi.model import Place
     from hvabi.conformance.case import Case
     from hvabi.conformance.generate.rules import RuleCases
 
@@ -55,12 +57,6 @@ def _case(basis: Basis, judged: Judged, group: str, name: str, why: str) -> Case
         expected=judged.answers,
         level=rule.level if rule else "must",
     )
-
-
-def _plain(basis: Basis, pages: int = 1) -> Question | None:
-    states = basis.states()
-    granule = basis.granule()
-    return basis.question(PLACE, -(-pages // granule) * granule, states[0]) if states else None
 
 
 def _high_bits(basis: Basis) -> Iterator[Case]:
@@ -109,7 +105,7 @@ def _flipped(basis: Basis, question: Question) -> Iterator[tuple[str, Question]]
 
 def _at_the_limit(basis: Basis) -> Iterator[Case]:
     """Yield ranges whose last byte is the first that a limit forbids, so that the page before is still allowed."""
-    question = _plain(basis)
+    question = basis.usual()
     meaning = basis.call.meaning
     if question is None or meaning is None:
         return
@@ -133,7 +129,7 @@ def _at_the_limit(basis: Basis) -> Iterator[Case]:
 
 def _wrapping(basis: Basis) -> Iterator[Case]:
     """Yield lengths with which the end of the range wraps to a small number, where other rules may be broken too."""
-    question = _plain(basis)
+    question = basis.usual()
     if question is None:
         return
     fields = basis.abi.messages[basis.call.request].fields
@@ -198,8 +194,9 @@ def _where(places: Any) -> Any:
 def _stale(basis: Basis, rules: RuleCases) -> Iterator[Case]:
     """Yield calls whose output fields hold something before: a host must write every one that it answers in."""
     outputs = _outputs(basis)
-    question = _plain(basis, 3)
-    if not outputs or question is None:
+    registers = _output_registers(basis)
+    question = basis.usual(3)
+    if not (outputs or registers) or question is None:
         return
     rows: list[tuple[str, Question]] = [("done", question)]
     rows += [(rule, found[0][2].question) for rule, found in rules.found.items() if found]
@@ -219,6 +216,40 @@ def _stale(basis: Basis, rules: RuleCases) -> Iterator[Case]:
             if judged is not None:
                 place = f"{label}.{name}".lower().replace("_", "-").replace(".", "-")
                 yield _case(basis, judged, "stale", place, "An output field holds something before the call.")
+        for register, bits in registers.items():
+            stale = _STALE | 3 if bits > 8 else (1 << bits) - 1
+            judged = judge(basis, vary(row, regs={**row.regs, register: stale}))
+            if judged is not None:
+                place = f"{label}.{register}".lower().replace("_", "-").replace(".", "-")
+                yield _case(basis, judged, "stale", place, "An output register holds something before the call.")
+
+
+def _output_registers(basis: Basis) -> dict[str, int]:
+    """Return registers of the CPU that only the answer uses, with the bits of the field that lies there."""
+    transport = basis.abi.transports[basis.transport]
+    if transport.isa in ("ioctl", "kvm-run"):
+        return {}
+    if basis.call.response is None or basis.call.response not in transport.placements:
+        return {}
+    sent, answered = transport.placements[basis.call.request], transport.placements[basis.call.response]
+    used = {*sent.fixed, *(one for places in sent.place.values() for place in places for one in _registers(place))}
+    fields = basis.abi.messages[basis.call.response].fields
+    return {
+        register: fields[name].bits
+        for name, places in answered.place.items()
+        for register in (_registers(places[0]) if places else ())
+        if register not in used
+    }
+
+
+def _registers(place: Place) -> tuple[str, ...]:
+    match place:
+        case RegisterPlace(register=register):
+            return (register,)
+        case PairPlace(high=high, low=low):
+            return high, low
+        case _:
+            return ()
 
 
 def _guards(basis: Basis, rules: RuleCases) -> Iterator[Case]:

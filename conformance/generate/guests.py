@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hvabi.abi.expr import paths, to_text
+from hvabi.abi.model import BlockPlace
 from hvabi.conformance.case import Case, GuestScript, GuestTurn, Inject, Setup
 from hvabi.conformance.generate.basis import PLACE, SCRATCH, Basis
 from hvabi.conformance.generate.judged import judge
@@ -129,7 +130,8 @@ def _not_made(basis: Basis) -> Iterator[Case]:
 
 
 def _partial(basis: Basis) -> Iterator[Case]:
-    if not basis.call.reports_parts(basis.transport):
+    progress = basis.call.progress
+    if progress is None or not basis.call.reports_parts(basis.transport):
         return
     granule = basis.granule()
     start, pages = PLACE + 510 // granule * granule, 6 * granule
@@ -151,17 +153,67 @@ def _partial(basis: Basis) -> Iterator[Case]:
             rules=[], why="The host does one page per call; every answer is progress.",
         )  # fmt: skip
         none = GuestTurn(inject=Inject(fault="stop-after", arguments={"pages": 0}))
-        yield _case(
-            basis, "progress", f"none-once-to-{to}",
-            replace(asked, turns=(none,), done=None),
-            rules=[], why="One answer without progress; a guest may try again or give up, but not claim success.",
-        )  # fmt: skip
+        if progress.resume == "reexecute":
+            yield from _again(basis, asked, none)
+        else:
+            yield _case(
+                basis, "progress", f"none-once-to-{to}",
+                replace(asked, turns=(none,), done=None),
+                rules=[], why="One answer without progress; a guest may try again or give up, but not claim success.",
+            )  # fmt: skip
         yield _case(
             basis, "progress", f"none-for-ever-to-{to}",
             replace(asked, turns=(none,), repeat_last=True, done=False,
                         must_not_believe=((start, start + pages),)),
             rules=[], why="No answer makes progress: the guest must give up within its bound.",
         )  # fmt: skip
+
+
+def _again(basis: Basis, asked: GuestScript, none: GuestTurn) -> Iterator[Case]:
+    """Yield answers that say to execute the same call again: as the guest made it, and as the host changed it."""
+    to, done = asked.to, ((asked.gpa >> 12, (asked.gpa >> 12) + asked.pages),)
+    yield _case(
+        basis, "progress", f"again-once-to-{to}", replace(asked, turns=(none,), must_believe=done), rules=[],
+        why="Nothing visible is done and the answer says to execute the call again: the guest must do so.",
+    )  # fmt: skip
+    yield _case(
+        basis, "progress", f"again-three-times-to-{to}", replace(asked, turns=(none, none, none), must_believe=done),
+        rules=[], why="The call is to be executed again three times in a row.",
+    )  # fmt: skip
+    left = replace(none, say=_told_besides(basis), mem_at=_reserved_bytes(basis))
+    if left.say or left.mem_at:
+        yield _case(
+            basis, "progress", f"again-as-left-to-{to}", replace(asked, turns=(left,), must_believe=done), rules=[],
+            why="The host keeps something in the block: the call that is executed again has it as the host left it.",
+        )  # fmt: skip
+
+
+def _told_besides(basis: Basis) -> dict[str, int | str]:
+    """Return something for each field of the answer that lies in memory and does not say how far the host came."""
+    progress, response = basis.call.progress, basis.call.response
+    placed = basis.abi.transports[basis.transport].placements
+    if progress is None or response is None or response not in placed:
+        return {}
+    read = paths(progress.done_when) | paths(progress.again_when)
+    return {
+        name: 0x55 & ((1 << field.bits) - 1)
+        for name, field in basis.abi.messages[response].fields.items()
+        if name not in read and f"response.{name}" not in read and not field.is_list and field.word is None
+        and (places := placed[response].place.get(name, ())) and isinstance(places[0], BlockPlace)
+    }  # fmt: skip
+
+
+def _reserved_bytes(basis: Basis) -> tuple[tuple[str, int, bytes], ...]:
+    """Return bytes for the first reserved field of the request that lies in memory."""
+    placement = basis.abi.transports[basis.transport].placements[basis.call.request]
+    for name, field in basis.abi.messages[basis.call.request].fields.items():
+        places = placement.place.get(name, ())
+        if field.reserved is not None and places and isinstance(places[0], BlockPlace) and places[0].layout_field:
+            layout = placement.blocks[places[0].block].layout
+            if layout is not None:
+                inner = layout.fields[places[0].layout_field]
+                return ((places[0].block, inner.at, b"\x55" * inner.size),)
+    return ()
 
 
 def _refused(basis: Basis) -> Iterator[Case]:

@@ -16,7 +16,7 @@ from hvabi.conformance.oracle.walk import value
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hvabi.conformance.case import Case
+    from hvabi.conformance.case import Case, Expected
 
 _SPANS = (("one-page", PLACE, 1), ("three-pages", PLACE, 3), ("2m", PLACE, 512), ("across-2m", PLACE + 510, 5))
 _ERRNOS = (11, 22, 12, 5)
@@ -57,10 +57,12 @@ def _special(basis: Basis, question: Question, to: str) -> Iterator[Case]:
     pages = _rounded(basis, 3)
     already = () if to == "private" else ((PLACE, PLACE + pages, to),)
     again = judge(basis, vary(question, before=already))
-    if again is not None and again.accepted:
+    if again is not None:
+        rules = [rule for answer in again.answers if (rule := basis.call.rule(answer.rule or "")) is not None]
         yield basis.case(
-            again.question, "done", f"already-{to}", rules=[], kind="done",
+            again.question, "done", f"already-{to}", rules=[rule.id for rule in rules], kind="done",
             why="The pages are in the state already.", expected=again.answers,
+            level=rules[0].level if rules else "must",
         )  # fmt: skip
     if pages >= 3:
         mixed = judge(basis, vary(question, before=((PLACE + 1, PLACE + 2, "shared"),)))
@@ -74,8 +76,10 @@ def _special(basis: Basis, question: Question, to: str) -> Iterator[Case]:
         return
     # The same call twice, the second time from another virtual CPU: state belongs to the guest.
     asked = judged.question
-    again = replace(asked, way=(*asked.way, asked)) if basis.abi.handles else vary(asked, before=judged.answers[0].state)
-    second = judge(basis, again)
+    twice = vary(asked, before=judged.answers[0].state)
+    if basis.abi.handles is not None:
+        twice = vary(asked, way=(*asked.way, asked))
+    second = judge(basis, twice)
     if second is not None:
         step = replace(basis.step(second.question, second.answers), vcpu=1)
         yield basis.case(
@@ -87,7 +91,7 @@ def _special(basis: Basis, question: Question, to: str) -> Iterator[Case]:
 def reserved_cases(basis: Basis) -> Iterator[Case]:
     """Yield requests with reserved bits set that the receiver ignores."""
     message = basis.abi.messages[basis.call.request]
-    question = _question(basis, PLACE, 1, basis.states()[0]) if basis.states() else None
+    question = basis.usual()
     if question is None:
         return
     for path, bits, changed in _reserved(message, question, basis):
@@ -158,6 +162,13 @@ def basis_int(basis: Basis, expr: Any) -> int:
     return int(value(expr, basis_request(basis, Question(fields={}, setup=Setup(), call=basis.call.name))))
 
 
+def next_step(basis: Basis, question: Question, expected: tuple[Expected, ...]) -> HostStep:
+    """Return the step that goes on after a partial answer; one that is executed again finds memory as it was left."""
+    step = basis.step(question, expected)
+    progress = basis.call.progress
+    return replace(step, mem=()) if progress is not None and progress.resume == "reexecute" else step
+
+
 def _stopped(basis: Basis, question: Question, inject: Inject, name: str, what: str) -> Iterator[Case]:
     judged = judge(basis, vary(question, inject=inject))
     if judged is None or not judged.accepted:
@@ -171,7 +182,7 @@ def _stopped(basis: Basis, question: Question, inject: Inject, name: str, what: 
         if follow is not None:
             second = judge(basis, vary(question, fields=follow, before=answer.state, facts=answer.facts))
             if second is not None:
-                more = (basis.step(second.question, second.answers),)
+                more = (next_step(basis, second.question, second.answers),)
     yield basis.case(
         judged.question, "progress", name, rules=[], kind="progress", expected=judged.answers, more=more,
         why=f"The host {what} on the way; the guest then goes on where the answer says.",
@@ -180,7 +191,7 @@ def _stopped(basis: Basis, question: Question, inject: Inject, name: str, what: 
 
 def fault_cases(basis: Basis) -> Iterator[Case]:
     """Yield refusals of user space, the bound on ranges, holes in memory, and bytes that change under the host."""
-    question = _question(basis, PLACE, 3, basis.states()[0]) if basis.states() else None
+    question = basis.usual(3)
     if question is None:
         return
     if basis.call.vmm is not None:

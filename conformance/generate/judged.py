@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import HvAbiError
 from hvabi.abi.scope import Fields, Scope
+from hvabi.abi.wire import laid_over
 from hvabi.conformance.case import Held
 from hvabi.conformance.generate.basis import Basis, Question, as_fields, basis_of, vary
 from hvabi.conformance.generate.way import at_the_end, way_memory
@@ -61,12 +62,7 @@ class _Zeroes:
     def read(self, block: str, address: int, size: int) -> bytes | None:
         if size > MOST_BYTES or address < 0:
             raise HvAbiError("too long to generate", code="too-long")
-        out = bytearray(size)
-        for start, data in self._mem:
-            first, last = max(start, address), min(start + len(data), address + size)
-            if first < last:
-                out[first - address : last - address] = data[first - start : last - start]
-        return bytes(out)
+        return laid_over(address, bytes(size), self._mem)
 
 
 def normal(basis: Basis, question: Question) -> Question | None:

@@ -16,7 +16,7 @@ from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.conformance.generate.basis import Basis, Question, vary
 from hvabi.conformance.generate.judged import judge
 from hvabi.conformance.generate.rules import bases, host_rules
-from hvabi.conformance.generate.variants import basis_request
+from hvabi.conformance.generate.variants import basis_request, variants
 from hvabi.conformance.oracle.walk import Names, Undefined, value
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 Edge = tuple[str, int]
 """A name and a number."""
+MOST_OPEN = 3
+"""Most cases that break one rule of an open policy alone, per transport."""
 
 
 def edge_cases(basis: Basis) -> Iterator[Case]:
@@ -41,6 +43,25 @@ def edge_cases(basis: Basis) -> Iterator[Case]:
                 if case is not None:
                     seen.add(name)
                     yield case
+    yield from _open_cases(basis, shapes)
+
+
+def _open_cases(basis: Basis, shapes: list[Question]) -> Iterator[Case]:
+    """Yield a few requests that break each rule of another value of an open policy: two answers are right."""
+    for rule in open_rules(basis):
+        if rule.scope == "page":
+            continue  # those have cases of their own
+        seen: set[str] = set()
+        for question in shapes:
+            for name, changed in variants(basis, question, rule):
+                judged = judge(basis, changed) if len(seen) < MOST_OPEN and name not in seen else None
+                if judged is None or {answer.rule for answer in judged.answers} != {None, rule.id}:
+                    continue
+                seen.add(name)
+                yield basis.case(
+                    judged.question, rule.id, name, rules=[rule.id], kind="rule", level=rule.level,
+                    expected=judged.answers, why=f"Breaks this rule, which not every host has: {rule.text}",
+                )  # fmt: skip
 
 
 def open_rules(basis: Basis) -> Iterator[Rule]:

@@ -31,6 +31,13 @@ def asked_cases(basis: Basis) -> Iterator[Case]:
     yield from _orders(basis, unit)
 
 
+def plain_cases(basis: Basis) -> Iterator[Case]:
+    """Yield the one request of a call that is about no pages."""
+    question = basis.question()
+    if question is not None:
+        yield from _case(basis, question, "asked", "The call is made as it stands; no page changes.")
+
+
 def _case(basis: Basis, question: Question, name: str, why: str) -> Iterator[Case]:
     judged = judge(basis, question)
     if judged is not None and judged.accepted:

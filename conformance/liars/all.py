@@ -68,8 +68,8 @@ def _generated(abi: str) -> Iterator[Liar]:
 
 
 def _host_lies(resolved: Abi, transport: str, call: Call) -> Iterator[Made]:
-    """Yield the host liars of one call. Those of a call that asks carry its name."""
-    if call.convert is not None:
+    """Yield the host liars of one call. Those of a call beside the one that converts carry its name."""
+    if call is resolved.convert_call:
         yield from HostLies(resolved, transport).all()
         return
     for made in HostLies(model.narrowed(resolved, call.name), transport).all():

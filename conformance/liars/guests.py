@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from hvabi.abi.calls import Progress
+    from hvabi.abi.wire import Wire
     from hvabi.adapters.guest import _Answer
     from hvabi.adapters.values import GuestStep
 
@@ -98,6 +99,12 @@ class _IgnoresAnswers(LyingConversation):
         self.calls += 1
         yield GuestCall(regs=wire.regs, mem=wire.mem)
         self.believe(batch.first, batch.pages)
+
+
+class _ExecutesAnew(LyingConversation):
+    def left_behind(self, wire: Wire, reply: GuestReply) -> Wire:
+        """Take the call as it was first made."""
+        return wire
 
 
 class _AcceptsTail(LyingConversation):
@@ -294,6 +301,7 @@ SaysDone = _guest(_SaysDone)
 ForgetsProgress = _guest(_ForgetsProgress)
 IgnoresAnswers = _guest(_IgnoresAnswers)
 AcceptsTail = _guest(_AcceptsTail)
+ExecutesAnew = _guest(_ExecutesAnew)
 ForgetsLastBatch = _guest(_ForgetsLastBatch)
 FullBatchesOnly = _guest(_FullBatchesOnly)
 OtherState = _guest(_OtherState)

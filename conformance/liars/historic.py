@@ -167,6 +167,13 @@ def _for_ever(abi: Abi, row: dict[str, Any]) -> Abi:
     return model.with_progress(abi, lambda old: replace(old, stalls=_FOR_EVER, bound=Int(_FOR_EVER)))
 
 
+def _guest_field(abi: Abi, row: dict[str, Any]) -> Abi:
+    call = model.the_call(abi)
+    assert call.guest is not None  # bugs of this kind are of guests
+    request = {**call.guest.request, row["guest-field"]: parse(str(row["expr"]))}
+    return model.with_call(abi, replace(call, guest=replace(call.guest, request=request)))
+
+
 def _steps(abi: Abi, row: dict[str, Any]) -> Abi:
     call = model.the_call(abi)
     assert call.guest is not None  # bugs of this kind are of guests
@@ -187,6 +194,7 @@ _CHANGES: Mapping[str, Callable[[Abi, dict[str, Any]], Abi]] = {
     "again-when": _again_when,
     "next": _next,
     "for-ever": _for_ever,
+    "guest-field": _guest_field,
     "steps-before": _steps,
 }
 

@@ -190,6 +190,9 @@ class GuestLies:
                         f"It goes on one {unit} too {word}.",
                         partial(_with_next, changed=changed),
                     )
+        if progress.resume == "reexecute":
+            what = "It makes the call anew instead of executing it again."
+            yield _engine("progress", "executes-anew", guests.ExecutesAnew, what, "again")
         if progress.resume == "same-buffer":
             yield _engine(
                 "progress", "resumes-one-late", guests.OneElementLate, "It goes on one element too late.", "progress"

@@ -35,10 +35,16 @@ class HostLies(RuleLies, AnswerLies, PlaceLies, QuestionLies):
         yield from self.rules_swapped()
         yield from self.statuses()
         yield from self.numbers()
-        yield from self.conversions() if self.call.convert is not None else self.questions()
+        if self.call.convert is not None:
+            yield from self.conversions()
+        elif self.call.query is not None:
+            yield from self.questions()
         yield from self.places()
         yield from self.reserved()
-        yield from self.engines() if self.call.convert is not None else self.asking_engines()
+        if self.call.convert is not None:
+            yield from self.engines()
+        elif self.call.query is not None:
+            yield from self.asking_engines()
 
     def conversions(self) -> Iterator[Made]:
         """Yield hosts that take the request for another one."""

@@ -12,7 +12,7 @@ from hvabi.conformance.liars import model
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from hvabi.abi.calls import Answer, Call, Rule
+    from hvabi.abi.calls import Answer, Call, Direction, Rule
     from hvabi.abi.expr import Expr
     from hvabi.abi.model import Field, Message, Transport
     from hvabi.abi.specification import Abi
@@ -90,11 +90,22 @@ class Sight:
             found.add("out-of-range")
         if convert is not None and convert.to is not None and not convert.to.has_otherwise:
             bits = self.width(convert.to.of)
-            if bits is None or len(convert.to.states) < 1 << bits:
+            if (bits is None or len(convert.to.states) < 1 << bits) and not self._direction_is_judged(convert.to):
                 found.add("invalid")
         if convert is not None and "limit" not in self.call.outcomes:
             found.add("failed")
         return found
+
+    def _direction_is_judged(self, to: Direction) -> bool:
+        """Whether a rule lets only directions pass that the specification knows."""
+        field = self.request.fields.get(to.of.name) if isinstance(to.of, Name) else None
+        if field is None or field.enum is None or not {v.value for v in field.enum.values.values()} <= set(to.states):
+            return False
+        return any(
+            rule.check == "known-value" and rule.when is None and "values" not in rule.operands
+            and to.of in rule.operands["of"]
+            for rule in self.rules
+        )  # fmt: skip
 
     def width(self, expr: Expr) -> int | None:
         """Return the bits of the one field that an expression is, or of what it masks, None where it is neither."""
@@ -152,10 +163,10 @@ class Sight:
             if rule.check == "selected" and "of" not in rule.operands:
                 exprs += [Name(name) for name, field in self.request.fields.items() if field.const is not None]
         meaning, convert = self.call.meaning, self.call.convert
-        assert meaning is not None  # lies are made of calls that convert or ask
-        exprs += [expr for expr in (meaning.start, meaning.pages, meaning.first, meaning.count) if expr is not None]
+        if meaning is not None:
+            exprs += [expr for expr in (meaning.start, meaning.pages, meaning.first, meaning.count) if expr is not None]
+            exprs += [Name(meaning.each)] if meaning.each is not None else []
         exprs += [convert.to.of] if convert is not None and convert.to is not None else []
-        exprs += [Name(meaning.each)] if meaning.each is not None else []
         exprs += self.call.query.answer_each.values() if self.call.query is not None else []
         for answers in self.call.outcomes.values():
             exprs += [expr for answer in answers for expr in answer.fields.values()]

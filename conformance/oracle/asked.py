@@ -13,7 +13,7 @@ from hvabi.conformance.oracle.pages import FactSet, PageSet, inside
 from hvabi.conformance.oracle.walk import Names, Undefined, value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from hvabi.abi.calls import Call, Rule
     from hvabi.abi.model import Transport
@@ -75,6 +75,7 @@ class Asked:
         self.errno = 0
         self.to: str | None = None
         self.marks: list[tuple[int, dict[str, int]]] = []
+        self._held: dict[str, list[Rule]] = {}
 
     # -- what rules ask -----------------------------------------------------------------------------------------
 
@@ -104,14 +105,19 @@ class Asked:
             return False
         return inside(self.memory, start // PAGE, -(-(start + size) // PAGE) if size else start // PAGE)
 
-    def _rules(self, scope: str) -> Iterator[Rule]:
-        for rule in self.call.rules:
-            if rule.binds != "host" or rule.on != "request" or rule.scope != scope:
-                continue
-            if rule.level == "observed" and self.abi.profile == SPEC_PROFILE:
-                continue
-            if rule.guard.transports is None or self.transport.name in rule.guard.transports:
-                yield rule
+    def _rules(self, scope: str) -> list[Rule]:
+        """Return the rules of a scope that the host is held to, found once."""
+        if scope not in self._held:
+            self._held[scope] = [
+                rule
+                for rule in self.call.rules
+                if rule.binds == "host"
+                and rule.on == "request"
+                and rule.scope == scope
+                and (rule.level != "observed" or self.abi.profile != SPEC_PROFILE)
+                and (rule.guard.transports is None or self.transport.name in rule.guard.transports)
+            ]
+        return self._held[scope]
 
     def _breaks(self, rule: Rule, names: Names) -> bool:
         kept = self.names

@@ -97,11 +97,24 @@ def _static_names(abi: Abi) -> dict[str, Any]:
 
 def value(expr: Expr, names: Names) -> Any:
     """Return the value of an expression. Raises `Undefined`."""
-    return _meaning(expr)(names)
+    found = _known.get(id(expr))
+    return (found[1] if found is not None else _meaning(expr))(names)
 
 
-@by_identity
+_known: dict[int, tuple[Expr, Callable[[Names], Any]]] = {}
+_MOST_KNOWN = 1 << 14
+
+
 def _meaning(expr: Expr) -> Callable[[Names], Any]:
+    """Make the function of an expression and keep it by the tree's identity, as hashing would take longer than this."""
+    if len(_known) >= _MOST_KNOWN:
+        _known.clear()
+    function = _function(expr)
+    _known[id(expr)] = expr, function  # the tree too, so that its id is not given to another one
+    return function
+
+
+def _function(expr: Expr) -> Callable[[Names], Any]:
     """Return what an expression does: a function for each node, made once."""
     match expr:
         case Int(number, _):
@@ -111,43 +124,43 @@ def _meaning(expr: Expr) -> Callable[[Names], Any]:
         case Name(name):
             return lambda names: names.of(name)
         case Attr(base, name):
-            of = _meaning(base)
+            of = _function(base)
             return lambda names: _part(of(names), name)
         case Index(base, index):
-            items, at = _meaning(base), _meaning(index)
+            items, at = _function(base), _function(index)
             return lambda names: _element(items(names), at(names))
         case ListLiteral(literal):
-            each = [_meaning(item) for item in literal]
+            each = [_function(item) for item in literal]
             return lambda names: [item(names) for item in each]
         case Unary(op, operand):
-            of = _meaning(operand)
+            of = _function(operand)
             return (lambda names: -of(names)) if op == "-" else (lambda names: int(not of(names)))
         case Binary(op, left, right):
-            one, two, calculate = _meaning(left), _meaning(right), _CALCULATE[op]
+            one, two, calculate = _function(left), _function(right), _CALCULATE[op]
             return lambda names: int(calculate(one(names), two(names)))
         case Compare(op, left, right):
-            one, two, signs = _meaning(left), _meaning(right), _SIGNS[op]
+            one, two, signs = _function(left), _function(right), _SIGNS[op]
             return lambda names: int(_sign(one(names), two(names)) in signs)
         case Bool("and", left, right):
-            one, two = _meaning(left), _meaning(right)
+            one, two = _function(left), _function(right)
             return lambda names: int(bool(one(names)) and bool(two(names)))
         case Bool(_, left, right):
-            one, two = _meaning(left), _meaning(right)
+            one, two = _function(left), _function(right)
             return lambda names: int(bool(one(names)) or bool(two(names)))
         case In(item, source):
-            one, items = _meaning(item), _meaning(source)
+            one, items = _function(item), _function(source)
             return lambda names: int(one(names) in list(items(names)))
         case Call("len", (only,)):
-            items = _meaning(only)
+            items = _function(only)
             return lambda names: len(items(names))
         case Call(function, (only,)):
-            items = _meaning(only)
+            items = _function(only)
             return lambda names: _fold(function, list(items(names)))
         case Call(function, args):
-            each = [_meaning(arg) for arg in args]
+            each = [_function(arg) for arg in args]
             return lambda names: _fold(function, [arg(names) for arg in each])
         case Comprehension(function, body, variable, source):
-            items, inner = _meaning(source), _meaning(body)
+            items, inner = _function(source), _function(body)
             return lambda names: _fold(function, [inner(names.plus(**{variable: one})) for one in items(names)])
     raise Undefined(f"no such expression: {expr}")
 

@@ -1,4 +1,4 @@
-"""The four ABIs that are farthest from registers and one range, against bytes worked out by hand.
+"""The ABIs that are farthest from registers and one range, against bytes worked out by hand.
 
 Every expected byte here comes from a header, a fact or an independent packer, never from the codecs or from the
 examples in the specifications.
@@ -16,7 +16,7 @@ from hvabi.abi.registry import Spec, abi_files, bundled, load
 from hvabi.abi.values import plain
 from hvabi.abi.wire import Wire
 
-FOREIGNERS = ("hyperv-host-visibility", "s390-uv-share", "cca-ipa-state", "ffa-mem-share")
+FOREIGNERS = ("hyperv-host-visibility", "cca-ipa-state", "ffa-mem-share")
 
 SELF = "ffffffffffffffff"
 
@@ -261,69 +261,6 @@ def test_hyperv_most_elements(transport: str, gpa: int, most: int) -> None:
     env |= {name: limit.value for name, limit in abi.transports[transport].limits.items()}
     found = expressions.evaluate(abi.calls["modify"].define["max_reps"].expr, {**env, "input_gpa": gpa}, "int")
     assert found == most
-
-
-# -- s390 -------------------------------------------------------------------------------------------------------
-
-
-def uvcb(first: str, paddr: str) -> str:
-    """Return a control block: its first 8 bytes, 24 zero bytes, the address, 8 zero bytes."""
-    return first + "00" * 24 + paddr + "00" * 8
-
-
-UV_REQUESTS = {
-    "share": ({"cmd": "SHARE", "paddr": 0x12345000}, uvcb("0030100000000000", "0000000012345000")),
-    "unshare": ({"cmd": "UNSHARE", "paddr": 0x12345000}, uvcb("0030100100000000", "0000000012345000")),
-    "wrong-length": (
-        {"cmd": "SHARE", "length": 0x28, "paddr": 0x12345000},
-        uvcb("0028100000000000", "0000000012345000"),
-    ),
-    "address-of-8-bytes": (
-        {"cmd": "SHARE", "paddr": 0x0102030405060000},
-        uvcb("0030100000000000", "0102030405060000"),
-    ),
-}
-
-
-@pytest.mark.parametrize(("value", "block"), UV_REQUESTS.values(), ids=UV_REQUESTS)
-def test_s390_control_block(value: dict[str, Any], block: str) -> None:
-    assert len(block) == 2 * 48
-    check_both_ways(
-        load("s390-uv-share"), "request", {"uvcb_gpa": 0x8000, **value}, {"r1": 0, "r2": 0x8000}, ((0x8000, block),)
-    )
-
-
-@pytest.mark.parametrize(
-    ("cc", "first", "rc"),
-    [(0, "0030100000010000", "EXECUTED"), (1, "0028100000050000", "INV_LEN"), (1, "0030034100020000", "INV_CMD")],
-    ids=["done", "length", "command"],
-)
-def test_s390_answer(cc: int, first: str, rc: str) -> None:
-    spec = load("s390-uv-share")
-    request = spec.message("request").complete(uvcb_gpa=0x8000, cmd="SHARE", paddr=0x12345000)
-    after = bytes.fromhex(uvcb(first, "0000000012345000"))
-    answer = spec.message("response").decode(Wire(regs={"cc": cc}, mem=((0x8000, after),)), request=request)
-    assert (int(answer.cc), plain(answer.rc), answer.rrc) == (cc, rc, 0)
-    wire = spec.message("response").encode({"cc": cc, "rc": rc, "rrc": 0}, request=request)
-    assert dict(wire.regs) == {"cc": cc}
-    assert wire.mem == ((0x8004, after[4:8]),)
-
-
-def test_s390_query_counts_bits_from_the_left() -> None:
-    spec = load("s390-uv-share")
-    block = bytearray(0xA8)
-    block[0x00:0x04] = bytes.fromhex("00a80001")
-    request = spec.message("query-request").decode(Wire(regs={"r2": 0x8000}, mem=((0x8000, bytes(block)),)))
-    block[0x05] = 0x01
-    block[0x11] = 0xC0  # bits 8 and 9
-    block[0x12] = 0x0E  # bits 20, 21 and 22
-    block[0x80:0x88] = bytes.fromhex("0000010000000000")
-    answer = spec.message("query-response").decode(Wire(regs={"cc": 0}, mem=((0x8000, bytes(block)),)), request=request)
-    assert plain(answer.calls) == {"share": 1, "unshare": 1, "unshare_all": 1, "pin": 1, "unpin": 1}
-    assert answer.max_guest_stor_addr == 0x10000000000
-    block[0x11] = 0x80
-    answer = spec.message("query-response").decode(Wire(regs={"cc": 0}, mem=((0x8000, bytes(block)),)), request=request)
-    assert (answer.calls.share, answer.calls.unshare) == (1, 0)
 
 
 # -- CCA --------------------------------------------------------------------------------------------------------

@@ -8,11 +8,13 @@ from hvabi.abi import readings as module
 from hvabi.abi.diagnostics import Diagnostic
 from hvabi.abi.errors import CodecError, SpecError
 from hvabi.abi.given import Given
-from hvabi.abi.readings import Readings, from_bytes, naming, readings, swapped
+from hvabi.abi.readings import Readings, from_bytes, naming, read, readings, swapped
 from hvabi.abi.registry import abi_ids, bundled, load
 
 PSC = bytes.fromhex("000000000000000000e0001f00002000")
 MSR = bytes.fromhex("14e0001f00002000")
+# A control block of s390 as a machine of the other byte order would lay it out.
+UVCB_LITTLE = bytes.fromhex("3000001000000000" + "00" * 24 + "0050341200000000" + "00" * 8)
 
 
 def hypercall(attributes: int) -> Given:
@@ -80,11 +82,12 @@ def test_a_number_without_a_name_makes_it_unlikely() -> None:
     [
         (MSR[::-1], "reversed-8", "ghcb-msr-psc"),
         (MSR[3::-1] + MSR[:3:-1], "reversed-4", "ghcb-msr-psc"),
+        (UVCB_LITTLE, "other-endian", "s390-uv-share"),
         (MSR + b"\x00", "longer", "ghcb-msr-psc"),
         (MSR + b"junkjunk!", "longer", "ghcb-msr-psc"),
         (Given(regs={"rax": 12 << 56, "rbx": 0, "rcx": 1 << 56, "rdx": 0}), "reversed-8", "kvm-map-gpa-range"),
     ],
-    ids=["8-byte words", "4-byte words", "one byte behind", "text behind", "registers"],
+    ids=["8-byte words", "4-byte words", "every field", "one byte behind", "text behind", "registers"],
 )
 def test_hints(data: bytes | Given, kind: str, abi: str) -> None:
     hints = readings(data).hints
@@ -189,3 +192,14 @@ def test_registers_are_little_endian_in_order_and_wide_ones_are_wide() -> None:
 )
 def test_swapped(data: bytes | Given, width: int, expected: bytes | Given | None) -> None:
     assert swapped(data, width) == expected
+
+
+@pytest.mark.parametrize("size", [6, 30, 47])
+def test_a_block_that_ends_too_early_has_no_reading(size: int) -> None:
+    data = bytes.fromhex("0030100000000000" + "00" * 24 + "0000000012345000" + "00" * 8)
+    codec = load("s390-uv-share").message("request")
+    assert read(codec, data)[0] == "block uvcb"
+    for message in ("request", "response"):
+        with pytest.raises(CodecError) as error:
+            read(load("s390-uv-share").message(message), data[:size])
+        assert error.value.code == "truncated"

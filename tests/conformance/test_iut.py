@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import random
@@ -13,7 +14,7 @@ import pytest
 
 from hvabi.abi.registry import abi_ids, bundled
 from hvabi.conformance import frame
-from hvabi.conformance.frame import MAX_LINE
+from hvabi.conformance.frame import MAX_LINE, ProtocolError, format_line, parse_line
 from hvabi.conformance.iut import FEATURES, Session, serve
 
 PREFIX = "@hvabi "
@@ -32,10 +33,11 @@ def guest(what: dict[str, str]) -> dict[str, str]:
 
 
 class Line:
-    """A session and the ids of its commands."""
+    """A session and the ids of its commands, and a second one that is given the objects of the same lines."""
 
     def __init__(self, **features: bool) -> None:
         self.session = Session(**features)
+        self.twin = Session(**features)
         self.last = 0
 
     def raw(self, line: str) -> dict[str, Any]:
@@ -49,6 +51,11 @@ class Line:
         assert isinstance(value, dict)
         assert len(value) == 2
         assert set(value) - {"id"} <= {"ok", "yield", "unsupported", "error"}
+        with contextlib.suppress(ProtocolError):
+            command = parse_line(line)
+            assert command is not None
+            whole = self.twin.answer(command)
+            assert whole == value or len(format_line(whole)) > frame.MAX_LINE
         for word in ("unsupported", "error"):
             if word in value:
                 assert set(value[word]) == {"message"}

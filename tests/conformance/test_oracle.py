@@ -116,9 +116,9 @@ def selected(combo: Combo, sent: Input) -> Input:
     """Return the input under the name of the call that its own bits select, the first where none is selected."""
     for name, call in combo.calls.items():
         codec = combo.codec(call.request, sent.config)
-        scope, source = Scope(codec.static), Sent(sent.regs, sent.mem)
+        fields, scope = codec.reader(Sent(sent.regs, sent.mem))
         constants = {field: item.const for field, item in codec.message.fields.items() if item.const is not None}
-        if all(codec.placer.fetch(field, scope, source) == scope.int(expr) for field, expr in constants.items()):
+        if all(fields[field] == scope.int(expr) for field, expr in constants.items()):
             return replace(sent, call=name)
     return replace(sent, call=next(iter(combo.calls)))
 

@@ -44,7 +44,15 @@ ZOO = {
     "S": 9, "O": 1, "A": 8, "P": 3, "Z": 2, "W": 1, "R": 1,
 }  # fmt: skip
 """How many entries the list of historic bugs has under each letter."""
-ABIS = ("kvm-page-enc-status", "kvm-map-gpa-range", "kvm-exit-hypercall", "ghcb-psc", "ghcb-msr-psc", "tdx-map-gpa")
+ABIS = (
+    "kvm-page-enc-status",
+    "kvm-map-gpa-range",
+    "kvm-exit-hypercall",
+    "ghcb-psc",
+    "ghcb-msr-psc",
+    "tdx-map-gpa",
+    "s390-uv-share",
+)
 
 RETOLD = [retold for story in stories() for retold in story.cases]
 HOSTS = [pytest.param(retold, id=retold.case.id) for retold in RETOLD if retold.case.role == "host"]

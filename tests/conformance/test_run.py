@@ -13,9 +13,11 @@ import pytest
 from hvabi.abi.errors import UsageError
 from hvabi.conformance import client as client_module
 from hvabi.conformance.case import Case, Expected, HostStep, Inject
+from hvabi.conformance.catalogue import every_case
 from hvabi.conformance.connect import SimpleConnector
 from hvabi.conformance.generate import cases
 from hvabi.conformance.inprocess import DirectConnection
+from hvabi.conformance.iut import Session
 from hvabi.conformance.result import CaseResult, RunResult, Verdict
 from hvabi.conformance.run import declared_profile, probe, run_cases, switched_policies
 from hvabi.conformance.selection import Selection
@@ -451,3 +453,15 @@ def test_the_command_that_runs_one_case(tmp_path: Path) -> None:
     result: CaseResult = run.results[0]
     assert result.reproduce.startswith("hvabi conform --iut 'cmd:")
     assert result.reproduce.endswith(f"--case {result.case.id}")
+
+
+def test_builtin_comes_out_the_same_over_objects_and_over_lines() -> None:
+    cases = list(every_case())
+
+    def outcome(connector: str | SimpleConnector) -> list[tuple[object, ...]]:
+        run = run_cases(cases, connector)
+        assert run.good, run.problems
+        return [(r.case.id, r.verdict, r.message, r.findings, r.exchanged, r.policies, r.log) for r in run.results]
+
+    over_lines = SimpleConnector("builtin", lambda: DirectConnection(Session().handle, "builtin"))
+    assert outcome("builtin") == outcome(over_lines)

@@ -1,0 +1,192 @@
+"""``hvabi live``: real kernels as implementations under test."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hvabi.cli import console
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from hvabi.evidence.live.kernels import Kernel, Store
+
+EPILOG = """\b
+Examples:
+  hvabi live kvm
+  hvabi live kvm --kernel linux-image-6.12.117+deb12-cloud-amd64
+  hvabi live kvm --suite trixie-backports --list
+  hvabi live kvm --mode32 real -- --rule KVM-MAPGPA-13 --html kvm.html
+  hvabi live kvm --mode32 all --compare tests/data/live/6.1.0-56-cloud-amd64.ndjson
+
+Issues every generated case of kvm-map-gpa-range as a real hypercall to Linux's own KVM, and judges what the guest sees
+and what reaches user space. A /dev/kvm that answers three known calls is used as it is; else a kernel of Debian is
+booted in QEMU, without hardware virtualisation. Words behind -- go to hvabi conform.
+What kernels of Debian have answered so far is in tests/data/live.
+
+Exit codes: 0 good, 1 something was found, 2 used wrongly, 4 skipped, because neither is possible here.
+"""
+
+HOW = {
+    "native": "the machine's own /dev/kvm",
+    "tcg": "booted in QEMU TCG with -smp 1 -cpu max, AMD SVM emulated",
+}
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def command(ctx: click.Context) -> int | None:
+    """Test real kernels: the same cases, the same runner, Linux itself as the implementation."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+        return console.USAGE
+    return None
+
+
+@command.command(epilog=EPILOG)
+@click.option("--kernel", metavar="PACKAGE", help="The kernel package to boot; by default the newest for clouds.")
+@click.option("--unpacked", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="A folder with boot/vmlinuz-* and lib/modules, instead of a package.")  # fmt: skip
+@click.option("--suite", metavar="SUITE", help="A suite of Debian other than this machine's own.")
+@click.option("--list", "listing", is_flag=True, help="List the kernels that apt offers.")
+@click.option(
+    "--native/--no-native", default=True, help="Whether /dev/kvm may be used where it works.", show_default=True
+)
+@click.option("--mode32", type=click.Choice(["prot32", "compat", "real", "all"]), default="prot32", show_default=True,
+              help="What 32-bit mode is: protected, compatibility or real mode, or one after another.")  # fmt: skip
+@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Where downloads are kept.")
+@click.option("--observe", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
+              help="Write what was answered.")  # fmt: skip
+@click.option("--compare", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Compare what was answered with what was observed earlier.")  # fmt: skip
+@click.argument("conform", metavar="[-- CONFORM OPTIONS]", nargs=-1)
+def kvm(
+    *, kernel: str | None, unpacked: Path | None, suite: str | None, listing: bool, native: bool, mode32: str,
+    cache: Path | None, observe: Path | None, compare: Path | None, conform: tuple[str, ...],
+) -> int:  # fmt: skip
+    """Test Linux's KVM on x86."""
+    from hvabi.evidence.live.errors import LiveError
+    from hvabi.evidence.live.kernels import Store, cache_folder
+    from hvabi.evidence.live.kvm import MODES_32
+
+    with console.Progress("live") as progress:
+        store = Store(cache or cache_folder(), suite=suite, progress=progress)
+        try:
+            if listing:
+                console.say("\n".join(store.names()))
+                return console.GOOD
+            modes = MODES_32 if mode32 == "all" else (mode32,)
+            chosen = kernel is not None or suite is not None or unpacked is not None
+            with _place(store, kernel, unpacked, modes, progress, native=native and not chosen) as (
+                release,
+                how,
+                lines,
+            ):
+                return _runs(release, how, lines, conform, observe, compare)
+        except LiveError as error:
+            console.note(f"skipped, because {error.message}")
+            if error.hint:
+                console.note(f"hint: {error.hint}")
+            return console.SKIPPED
+
+
+@contextlib.contextmanager
+def _place(
+    store: Store, package: str | None, unpacked: Path | None, modes: Sequence[str], progress: Any, *, native: bool
+) -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
+    """Yield the release of a kernel that answers, how it runs, and per 32-bit mode the connector to it."""
+    import os
+
+    from hvabi.evidence.live import kvm as live
+    from hvabi.evidence.live.kernels import unpacked as in_folder
+
+    reason = live.native_reason() if native else "not asked for"
+    if reason is None:
+        release = os.uname().release
+        with contextlib.ExitStack() as stack:
+            commands = [(mode, stack.enter_context(live.native(_version(release), mode))) for mode in modes]
+            yield release, HOW["native"], [(mode, f"cmd:{shlex.join(words)}") for mode, words in commands]
+        return
+    if native:
+        console.note(f"{reason}: a kernel is booted instead")
+    kernel: Kernel = in_folder(unpacked) if unpacked is not None else store.kernel(package)
+    with live.emulated(kernel, modes, progress) as machine:
+        yield (
+            kernel.release,
+            HOW["tcg"],
+            [(mode, f"unix:{path}") for mode, path in zip(modes, machine.lines, strict=True)],
+        )
+
+
+def _version(release: str) -> tuple[int, int]:
+    major, minor, *_ = (*release.split("."), "0")
+    return int(major), int("".join(char for char in minor if char.isdigit()) or 0)
+
+
+def _runs(
+    release: str, how: str, lines: Sequence[tuple[str, str]], words: Sequence[str], observe: Path | None,
+    compare: Path | None,
+) -> int:  # fmt: skip
+    """Run the cases on every line; return the worst exit code."""
+    from hvabi.evidence.live.kvm import ABI, profile_of
+    from hvabi.evidence.live.observations import Observed, from_transcripts, write
+
+    console.say(f"Linux {release}, {how}")
+    profile = profile_of(_version(release))
+    worst = console.GOOD
+    with tempfile.TemporaryDirectory(prefix="hvabi-live-") as folder:
+        transcripts = []
+        for number, (mode, connector) in enumerate(lines):
+            place = Path(folder, f"{mode}.transcript")
+            transports = ["vmcall64", "vmcall32"] if number == 0 else ["vmcall32"]
+            code = _conform([
+                ABI, "--iut", connector, "--role", "host", "--exits", "--transcript", str(place), "--timeout", "30",
+                *(word for name in transports for word in ("--transport", name)),
+                *(("--profile", profile) if profile else ()), *words,
+            ])  # fmt: skip
+            worst = max(worst, code)
+            transcripts.append(place)
+        if worst > console.FOUND or not (observe or compare):
+            return worst
+        observed = Observed(kernel=release, how=how, abi=ABI, observations=from_transcripts(transcripts))
+    if observe is not None:
+        write(observe, observed)
+        console.say(f"{len(observed.observations)} observations written to {observe}")
+    if compare is not None:
+        worst = max(worst, _compare(compare, observed))
+    return worst
+
+
+def _conform(words: list[str]) -> int:
+    from hvabi.cli.conform import command as conform
+
+    with conform.make_context("hvabi conform", words) as ctx:
+        code: int = conform.invoke(ctx)
+    return code
+
+
+def _compare(path: Path, observed: Any) -> int:
+    """Show what is answered differently from earlier observations."""
+    from hvabi.evidence.live.observations import changes, read
+
+    before = read(path)
+    found = changes(before, observed)
+    same = {item.request for item in before.observations} & {item.request for item in observed.observations}
+    differ = [item for item in found if item.before is not None and item.after is not None]
+    for item in differ:
+        console.say(f"differs: {item.request}")
+        console.say(f"  {before.kernel}: {item.before}")
+        console.say(f"  {observed.kernel}: {item.after}")
+    gone = sum(item.after is None for item in found)
+    new = sum(item.before is None for item in found)
+    console.say(
+        f"compared with {before.kernel}: {len(same)} requests in both, {len(differ)} answered differently; "
+        f"{gone} only in the file, {new} only in this run"
+    )
+    return console.FOUND if differ else console.GOOD

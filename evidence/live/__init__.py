@@ -1,0 +1,1 @@
+"""Real kernels as implementations under test: booted in an emulator, or through a /dev/kvm that works."""

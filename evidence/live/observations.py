@@ -1,0 +1,175 @@
+"""What a real kernel answered, as data: request and answers of every call of a run, and how two such sets differ."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hvabi.abi.errors import UsageError
+from hvabi.conformance.frame import PREFIX
+from hvabi.conformance.transcript import read_transcript
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One call and what came of it.
+
+    Attributes:
+        request: transport, whether the call was switched on, cpu and registers, as the protocol writes them, and in
+            ``told`` what user space answered to each exit.
+        answers: what was yielded and answered in turn.
+
+    """
+
+    request: str
+    answers: tuple[str, ...]
+
+    @property
+    def asked(self) -> Any:
+        """The request as a value."""
+        return json.loads(self.request)
+
+    @property
+    def found(self) -> list[Any]:
+        """The answers as values."""
+        return [json.loads(answer) for answer in self.answers]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """A set of observations of one kernel.
+
+    Attributes:
+        kernel: what ``uname -r`` says there.
+        how: how it was run, in words.
+        observations: sorted by request, each once.
+
+    """
+
+    kernel: str
+    how: str
+    abi: str
+    observations: tuple[Observation, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A request that two sets answer differently; None where a set does not have it."""
+
+    request: Any
+    before: list[Any] | None
+    after: list[Any] | None
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def from_transcripts(paths: Iterable[Path]) -> tuple[Observation, ...]:
+    """Return the observations of runs, from what they recorded.
+
+    Raises `UsageError` ``not-the-same`` where one kernel answered the same request in two ways.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for path in paths:
+        for request, answers in _calls(path):
+            key, values = _canonical(request), tuple(map(_canonical, answers))
+            if found.setdefault(key, values) != values:
+                raise UsageError(
+                    f"the same request was answered in two ways: {key}", code="not-the-same", hint="run it again"
+                )
+    return tuple(Observation(request=key, answers=found[key]) for key in sorted(found))
+
+
+def _calls(path: Path) -> Iterator[tuple[Any, list[Any]]]:
+    """Yield every call that has an end, with its answers. What was injected or told by user space is part of it."""
+    hello, fault = "", None
+    setting: dict[str, Any] = {}
+    request: dict[str, Any] | None = None
+    sent: dict[str, Any] = {}
+    answers: list[Any] = []
+    for record in read_transcript(path):
+        if record.dir not in "<>" or not record.line.startswith(PREFIX):
+            continue
+        message = json.loads(record.line[len(PREFIX) :])
+        if record.dir == ">":
+            sent = message
+            if message.get("cmd") == "configure":
+                setting = message
+            elif message.get("cmd") == "inject":
+                fault = {key: value for key, value in message.items() if key not in ("id", "cmd")}
+            elif message.get("cmd") == "call":
+                config = setting.get("config") or {}
+                request, answers = {
+                    "transport": setting.get("transport"), "cpu": message.get("cpu") or {}, "mode": hello,
+                    "enabled": config.get("enabled", True), "regs": message.get("regs") or {}, "inject": fault,
+                    "told": [],
+                }, []  # fmt: skip
+                fault = None
+            continue
+        if sent.get("cmd") == "hello" and "ok" in message:
+            hello = str(message["ok"].get("version", "")).rpartition(" ")[2]
+        if request is None or sent.get("cmd") not in ("call", "resume") or not {"ok", "yield"} & set(message):
+            continue
+        if sent["cmd"] == "resume":
+            request["told"].append(sent.get("mem") or [])
+        answers.append({key: value for key, value in message.items() if key != "id"})
+        if "ok" in message:
+            yield request, answers
+            request = None
+
+
+def write(path: Path, observed: Observed) -> None:
+    """Write a set: a head line, then one line per observation."""
+    head = {"hvabi_observations": VERSION, "kernel": observed.kernel, "abi": observed.abi, "how": observed.how}
+    lines = [json.dumps(head)]
+    for item in observed.observations:
+        lines.append(f'{{"request":{item.request},"answers":[{",".join(item.answers)}]}}')
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def read(path: Path) -> Observed:
+    """Read a set. Raises `UsageError` ``bad-observations``."""
+    try:
+        first, *rest = path.read_text(encoding="utf-8").splitlines()
+        head = json.loads(first)
+        assert head["hvabi_observations"] == VERSION, "another version"
+        rows = [json.loads(line) for line in rest]
+        items = [
+            Observation(request=_canonical(row["request"]), answers=tuple(map(_canonical, row["answers"])))
+            for row in rows
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        raise UsageError(
+            f"{path} has no observations: {error}",
+            code="bad-observations",
+            hint="hvabi live kvm --observe FILE writes them",
+        ) from error
+    return Observed(kernel=head["kernel"], how=head["how"], abi=head["abi"], observations=tuple(items))
+
+
+def changes(before: Observed, after: Observed) -> list[Change]:
+    """Return what two sets answer differently, and what only one of them has."""
+    old: Mapping[str, Observation] = {item.request: item for item in before.observations}
+    new: Mapping[str, Observation] = {item.request: item for item in after.observations}
+    out = []
+    for request in sorted(old.keys() | new.keys()):
+        one, two = old.get(request), new.get(request)
+        if one is None or two is None or one.answers != two.answers:
+            out.append(
+                Change(
+                    request=json.loads(request),
+                    before=one.found if one is not None else None,
+                    after=two.found if two is not None else None,
+                )
+            )
+    return out

@@ -1,0 +1,281 @@
+"""The live tier without a kernel: the archive, the machine's program on a KVM played by hand, what can go wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+from click.testing import CliRunner
+
+from hvabi.cli.main import cli
+from hvabi.evidence.live import kvm as live
+from hvabi.evidence.live.archive import Archive
+from hvabi.evidence.live.kernels import unpacked
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+GUEST = Path(str(files("hvabi.evidence.live.guest")))
+
+
+# -- the archive ------------------------------------------------------------------------------------------------
+
+
+def test_an_archive_byte_by_byte() -> None:
+    """The format newc as cpio(5) has it: 13 fields of 8 hexadecimal digits, name and data padded to 4."""
+    file = io.BytesIO()
+    archive = Archive(file)
+    archive.file("/a/b", b"xyz", executable=True)
+    archive.file("a/b", b"again")
+    archive.end()
+
+    def head(ino: int, mode: int, size: int, name: int) -> bytes:
+        return b"070701" + b"".join(b"%08x" % n for n in (ino, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name, 0))
+
+    assert file.getvalue() == (
+        head(1, 0o40755, 0, 2) + b"a\0" + b"\0" * 0
+        + head(2, 0o100755, 3, 4) + b"a/b\0" + b"\0\0" + b"xyz\0"
+        + head(3, 0, 0, 11) + b"TRAILER!!!\0" + b"\0" * 3
+    )  # fmt: skip
+
+
+# -- the program of the machine ---------------------------------------------------------------------------------
+
+
+class PlayedGuest:
+    """KVM with nr 12 enabled: aligned requests exit to user space, others are refused with -22."""
+
+    made: ClassVar[list[PlayedGuest]] = []
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        self.parameters = parameters
+        self.enabled = 0
+        self.closed = False
+        self.page = bytearray(parameters["run_size"])
+        PlayedGuest.made.append(self)
+
+    def enable(self, capability: int, mask: int) -> None:
+        assert capability == 201
+        self.enabled = mask
+
+    def start(self, mode: str, cpl: int, regs: dict[str, int], call: str) -> None:
+        self.regs = dict(regs)
+        self.mode, self.cpl, self.told = mode, cpl, False
+
+    def run(self, seconds: int = 10) -> bytes | None:
+        if self.enabled != 1 << 12:
+            self.regs["rax"] = 2**64 - 1000
+        elif self.regs.get("rbx", 0) % 4096:
+            self.regs["rax"] = 2**64 - 22
+        elif not self.told:
+            self.told = True
+            return bytes(self.page)
+        else:
+            self.regs["rax"] = int.from_bytes(self.page[88:96], "little")
+        return None
+
+    def answer(self, offset: int, data: bytes) -> None:
+        self.page[offset : offset + len(data)] = data
+
+    def registers(self) -> dict[str, int]:
+        return {name: self.regs.get(name, 0) for name in ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp",
+                                                          *(f"r{n}" for n in range(8, 16)))}  # fmt: skip
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(GUEST))
+    for name in ("kvm_iut", "vcpu"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    import kvm_iut  # type: ignore[import-not-found]  # started on its own in the machine
+
+    PlayedGuest.made = []
+    monkeypatch.setattr(kvm_iut.vcpu, "Guest", PlayedGuest)
+    monkeypatch.setattr(kvm_iut.vcpu, "instruction", lambda: "vmmcall")
+    return kvm_iut  # type: ignore[no-any-return]  # an import is untyped here
+
+
+def talk(program: ModuleType, *commands: Any, mode: str = "prot32") -> list[dict[str, Any]]:
+    lines = [
+        text if isinstance(text, str) else "@hvabi " + json.dumps({"id": number, **text}) + "\n"
+        for number, text in enumerate(commands, 1)
+    ]
+    out: list[str] = []
+    program.serve(lines, out.append, live.parameters((6, 1), mode))
+    assert all(line.startswith("@hvabi ") and line.endswith("\n") for line in out)
+    return [json.loads(line[7:]) for line in out]
+
+
+HELLO = {"cmd": "hello", "min": 1, "max": 1, "runner": "x", "features": ["exits"]}
+PLAIN = {"cmd": "hello", "min": 1, "max": 1, "runner": "x"}
+CONFIGURE = {"cmd": "configure", "abi": "kvm-map-gpa-range", "revision": "v1", "transport": "vmcall64", "role": "host"}
+SHARE = {"cmd": "call", "cpu": {"mode": "64", "cpl": 0}, "regs": {"rax": "0xc", "rbx": "0x8000", "rcx": "0x1"}}
+CROOKED = {"cmd": "call", "regs": {"rax": "0xc", "rbx": "0x8001", "rcx": "0x1"}}
+
+
+def test_a_call_that_exits(program: ModuleType) -> None:
+    *_, exit_, end = talk(program, HELLO, CONFIGURE, SHARE, {"cmd": "resume", "mem": [["0x58", "1600000000000000"]]})
+    assert exit_["yield"]["exit"] == {"abi": "kvm-exit-hypercall", "regs": {}, "mem": [["0x0", "00" * 104]]}
+    assert end["ok"] == {"end": "return", "regs": {"rax": "0x16"}, "mem": []}
+
+
+def test_without_exits_user_space_agrees_or_refuses_once(program: ModuleType) -> None:
+    inject = {"cmd": "inject", "fault": "vmm-error", "errno": "0xb"}
+    *_, refused, agreed = talk(program, PLAIN, CONFIGURE, inject, SHARE, SHARE)
+    assert (refused["ok"]["regs"], agreed["ok"]["regs"]) == ({"rax": "0xb"}, {"rax": "0x0"})
+
+
+def test_switched_off(program: ModuleType) -> None:
+    *_, end = talk(program, HELLO, {**CONFIGURE, "config": {"enabled": False}}, SHARE)
+    assert end["ok"]["regs"] == {"rax": hex(2**64 - 1000)}
+
+
+@pytest.mark.parametrize(
+    ("commands", "kind"),
+    [
+        ([{"cmd": "hello", "min": 2, "max": 3}], "unsupported"),
+        ([HELLO, {**CONFIGURE, "transport": "tdvmcall"}], "unsupported"),
+        ([HELLO, {**CONFIGURE, "role": "guest"}], "unsupported"),
+        ([HELLO, {**CONFIGURE, "config": {"profile": "qemu"}}], "unsupported"),
+        ([HELLO, {**CONFIGURE, "config": {"surprise": 1}}], "unsupported"),
+        ([HELLO, SHARE], "error"),
+        ([HELLO, CONFIGURE, SHARE, SHARE], "error"),
+        ([HELLO, CONFIGURE, {"cmd": "resume"}], "error"),
+        ([HELLO, CONFIGURE, {"cmd": "query"}], "unsupported"),
+        ([HELLO, CONFIGURE, {"cmd": "dance"}], "unsupported"),
+        ([HELLO, CONFIGURE, {"cmd": "inject", "fault": "stop-after", "pages": "0x1"}], "unsupported"),
+        ([HELLO, CONFIGURE, {**SHARE, "cpu": {"mode": "32"}}], "error"),
+        ([HELLO, "@hvabi {not json\n"], "error"),
+        ([HELLO, "@hvabi [1]\n"], "error"),
+        ([HELLO, CONFIGURE, {**SHARE, "regs": {"rax": "twelve"}}], "error"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(program: ModuleType, commands: list[Any], kind: str) -> None:
+    assert kind in talk(program, *commands)[-1]
+
+
+def test_noise_is_no_command_and_stop_ends(program: ModuleType) -> None:
+    out = talk(program, "[    1.2] kernel words\n", HELLO, {"cmd": "stop"}, HELLO)
+    assert [item["id"] for item in out] == [2, 3]
+
+
+def test_real_mode_has_no_privilege(program: ModuleType) -> None:
+    configure = {**CONFIGURE, "transport": "vmcall32"}
+    call = {**SHARE, "cpu": {"mode": "32", "cpl": 3}}
+    assert "unsupported" in talk(program, HELLO, configure, call, mode="real")[-1]
+
+
+def test_a_probe_that_works_and_one_that_lies(program: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "99" in program.probe(live.parameters(None, "prot32"))  # this KVM takes every number for its own
+    monkeypatch.setattr(PlayedGuest, "run", lambda self, seconds=10: None)
+    assert "answered" in program.probe(live.parameters(None, "prot32"))
+
+
+# -- what can go wrong ------------------------------------------------------------------------------------------
+
+
+def run(*words: str, path: str | None = None) -> tuple[int, str]:
+    env = {"PATH": path} if path is not None else None
+    result = CliRunner().invoke(cli, ["live", "kvm", "--no-native", *words], env=env, prog_name="hvabi")
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Path:
+    """A folder that looks like an unpacked kernel package."""
+    (tmp_path / "k/boot").mkdir(parents=True)
+    (tmp_path / "k/boot/vmlinuz-9.9").write_bytes(b"no kernel")
+    modules = tmp_path / "k/lib/modules/9.9/kernel"
+    modules.mkdir(parents=True)
+    (modules / "kvm.ko").write_bytes(b"\0depends=\0")
+    (modules / "kvm-amd.ko").write_bytes(b"\0depends=kvm,ccp\0")
+    (modules / "ccp.ko").write_bytes(b"\0depends=\0")
+    return tmp_path / "k"
+
+
+def tool(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+SAYS = 'for word; do case $word in file:*) echo "{}" > "${{word#file:}}";; esac; done; sleep 60'
+
+
+def leftovers() -> set[str]:
+    return {path.name for path in Path(tempfile.gettempdir()).glob("hvabi-live-*")}
+
+
+def test_without_qemu(kernel: Path, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    before = leftovers()
+    code, shown = run("--unpacked", str(kernel), path=str(tmp_path / "bin"))
+    assert code == 4
+    assert "skipped, because qemu-system-x86_64 is not installed" in shown
+    assert "apt-get install" in shown
+    assert leftovers() == before
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (SAYS.format("Kernel panic - not syncing: no init"),
+         "the kernel panicked (9.9): Kernel panic - not syncing: no init"),
+        ('echo "cannot allocate memory" >&2; exit 1', "QEMU ended while the machine booted: cannot allocate memory"),
+        ('kill -9 $$', "QEMU ended while the machine booted"),
+        (SAYS.format("HVABI MODULE kvm_amd Operation not supported"),
+         "a module cannot be loaded"),
+    ],
+    ids=["panic", "error", "killed", "module"],
+)  # fmt: skip
+def test_a_machine_that_does_not_come_up(kernel: Path, tmp_path: Path, script: str, words: str) -> None:
+    tool(tmp_path / "bin", "qemu-system-x86_64", script)
+    before = leftovers()
+    code, shown = run("--unpacked", str(kernel), path=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert code == 4
+    assert words in shown
+    assert leftovers() == before
+
+
+def test_without_apt(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    code, shown = run("--cache", str(tmp_path / "cache"), path=str(tmp_path / "bin"))
+    assert (code, "apt-cache is not installed" in shown) == (4, True)
+
+
+def test_apt_that_has_no_network(tmp_path: Path) -> None:
+    for name in ("apt-get", "apt-cache"):
+        tool(tmp_path / "bin", name, 'echo "E: could not resolve deb.debian.org" >&2; exit 100')
+    code, shown = run("--cache", str(tmp_path / "c"), "--suite", "sid", path=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert (code, "could not resolve" in shown) == (4, True)
+
+
+@pytest.mark.parametrize("words", [("--kernel", "../../etc"), ("--suite", "x; rm -rf"), ("--kernel", "--help")])
+def test_names_that_are_no_packages(tmp_path: Path, words: tuple[str, ...]) -> None:
+    code, shown = run("--cache", str(tmp_path / "cache"), *words)
+    assert code in (2, 4)
+    assert "Traceback" not in shown
+
+
+def test_modules_come_in_the_order_of_their_needs(kernel: Path) -> None:
+    assert [name for name, _ in unpacked(kernel).with_needs(["kvm", "kvm_amd"])] == ["kvm", "ccp", "kvm_amd"]
+
+
+@pytest.mark.parametrize(
+    ("version", "profile"),
+    [((5, 10), None), ((6, 1), "linux-kvm-6.1"), ((6, 6), "linux-kvm-6.1"), ((6, 12), "linux-kvm-6.12"),
+     ((7, 9), "linux-kvm-7.3")],
+)  # fmt: skip
+def test_the_profile_of_a_kernel(version: tuple[int, int], profile: str | None) -> None:
+    assert live.profile_of(version) == profile
