@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from hvabi.abi.calls import Answer, Rule
+    from hvabi.abi.specification import Abi
     from hvabi.conformance.case import Held, Inject, Memory, Pages, Ranges, Setup
+
+    _Differing = tuple[tuple[Rule, ...], tuple[Rule, ...]]
 
 
 class Oracle:
@@ -68,10 +71,20 @@ class Oracle:
 
         """
         found: list[Expected] = []
+        usual: list[Expected] = []
+        first: Request | None = None
         for policies in self._choices():
             abi = load(self.id, revision=self.revision, profile=self.profile, policies=policies).abi
-            request = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs, held)
-            for answer in request.answers(policies):
+            if first is not None and first.answers_alike(abi):
+                answers = [replace(answer, policies=dict(policies)) for answer in usual]
+            else:
+                request = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs, held)
+                answers = list(request.answers(policies))
+            if first is None:
+                # Asked again with nothing done yet: what it does changes its pages.
+                first = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs, held)
+                usual = answers
+            for answer in answers:
                 for number, other in enumerate(found):
                     if same(answer, other):
                         found[number] = replace(other, also=(*other.also, answer.policies))
@@ -96,6 +109,35 @@ class Oracle:
             for other in policy.values:
                 if other != policy.default:
                     yield {**defaults, policy.name: other}
+
+
+_differing: dict[tuple[int, int, str], tuple[Any, Any, Any]] = {}
+"""What was found out about two resolved forms of an ABI; they are kept, so that no id is given to another one."""
+_MOST_DIFFERING = 4096
+
+
+def _differing_rules(one: Abi, other: Abi, call: str) -> _Differing | None:
+    """Return the rules that only the first and only the second form of a call has, all of them about the whole call.
+
+    None where the two forms differ in something else.
+    """
+    key = (id(one), id(other), call)
+    if key not in _differing:
+        if len(_differing) >= _MOST_DIFFERING:
+            _differing.clear()
+        _differing[key] = one, other, _worked_out(one, other, call)
+    found: _Differing | None = _differing[key][2]
+    return found
+
+
+def _worked_out(one: Abi, other: Abi, name: str) -> _Differing | None:
+    ours, theirs = one.calls[name], other.calls.get(name)
+    same_place = (one.messages, one.transports) == (other.messages, other.transports)
+    if theirs is None or not same_place or replace(ours, rules=()) != replace(theirs, rules=()):
+        return None
+    lost = tuple(rule for rule in ours.rules if rule not in theirs.rules)
+    more = tuple(rule for rule in theirs.rules if rule not in ours.rules)
+    return (lost, more) if all(rule.scope == "call" for rule in (*lost, *more)) else None
 
 
 def same(one: Expected, other: Expected) -> bool:
@@ -125,6 +167,23 @@ class Request(Questioned):
         super().__init__(oracle.setup, oracle.transport_name, *rest)
 
     # -- answers ------------------------------------------------------------------------------------------------
+
+    def answers_alike(self, other: Abi) -> bool:
+        """Whether the request has the same answers where the ABI is resolved otherwise, as far as rules show it.
+
+        That is so where only rules of the whole call differ, and none of these is broken.
+        """
+        found = _differing_rules(self.abi, other, self.call.name)
+        if found is None:
+            return False
+        lost, more = found
+        if self._broken is None:
+            self._broken = frozenset(self.broken())
+        if any(rule.id in self._broken for rule in lost):
+            return False
+        return not any(self._judges(rule) and self._breaks(rule, self.names) for rule in more)
+
+    _broken: frozenset[str] | None = None
 
     def answers(self, policies: Mapping[str, str]) -> Iterator[Expected]:
         """Yield the right answers: one, or one per broken rule where the order is not laid down."""

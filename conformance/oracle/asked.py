@@ -108,16 +108,17 @@ class Asked:
     def _rules(self, scope: str) -> list[Rule]:
         """Return the rules of a scope that the host is held to, found once."""
         if scope not in self._held:
-            self._held[scope] = [
-                rule
-                for rule in self.call.rules
-                if rule.binds == "host"
-                and rule.on == "request"
-                and rule.scope == scope
-                and (rule.level != "observed" or self.abi.profile != SPEC_PROFILE)
-                and (rule.guard.transports is None or self.transport.name in rule.guard.transports)
-            ]
+            self._held[scope] = [rule for rule in self.call.rules if rule.scope == scope and self._judges(rule)]
         return self._held[scope]
+
+    def _judges(self, rule: Rule) -> bool:
+        """Whether the host is held to a rule."""
+        return (
+            rule.binds == "host"
+            and rule.on == "request"
+            and (rule.level != "observed" or self.abi.profile != SPEC_PROFILE)
+            and (rule.guard.transports is None or self.transport.name in rule.guard.transports)
+        )
 
     def _breaks(self, rule: Rule, names: Names) -> bool:
         kept = self.names
