@@ -10,6 +10,7 @@ from hvabi.abi.model import PairPlace, RegisterPlace
 from hvabi.backend import PageState
 from hvabi.conformance.case import Inject
 from hvabi.conformance.generate.basis import PLACE, Basis, Question, around, as_fields, vary
+from hvabi.conformance.generate.handled import handled_fields
 from hvabi.conformance.generate.judged import Judged, compose, judge
 from hvabi.conformance.generate.variants import basis_request, configurations
 from hvabi.conformance.oracle.answers import Request
@@ -193,7 +194,7 @@ def _where(places: Any) -> Any:
 
 def _stale(basis: Basis, rules: RuleCases) -> Iterator[Case]:
     """Yield calls whose output fields hold something before: a host must write every one that it answers in."""
-    outputs = _outputs(basis)
+    outputs = [name for name in _outputs(basis) if name not in handled_fields(basis)]
     registers = _output_registers(basis)
     question = basis.usual(3)
     if not (outputs or registers) or question is None:

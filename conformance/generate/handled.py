@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hvabi.abi.expr import Name
+from hvabi.abi.expr import names as names_of
 from hvabi.conformance.generate.question import PLACE, Question
 from hvabi.conformance.generate.way import at_the_end, in_parts
 from hvabi.conformance.oracle.walk import Undefined, value
@@ -78,6 +79,16 @@ def limit_variants(basis: Basis, question: Question, rule: Rule, used: set[str])
                 config = {**there.setup.config, key.name: number}
                 name = "-".join(filter(None, (f"limit-{key.name.replace('_', '-')}-{number}", label)))
                 yield name, replace(there, setup=replace(there.setup, config=config))
+
+
+def handled_fields(basis: Basis) -> set[str]:
+    """Return the fields of a request that say what is done with a handle: it must have the right ones there."""
+    use = basis.call.handle
+    if use is None:
+        return set()
+    blocks = basis.abi.transports[basis.transport].placements[basis.call.request].blocks.values()
+    exprs = [*use.keep.values(), *([use.complete] if use.complete is not None else []), *(one.size for one in blocks)]
+    return {use.of or "", *(name for expr in exprs for name in names_of(expr))}
 
 
 def names_at(basis: Basis, question: Question) -> Names:

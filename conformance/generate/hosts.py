@@ -41,7 +41,7 @@ def done_cases(basis: Basis) -> Iterator[Case]:
             if question is None:
                 continue
             judged = judge(basis, question)
-            if judged is None or not judged.accepted:
+            if judged is None or not judged.usual:
                 continue
             yield basis.case(
                 judged.question, "done", f"{name}-to-{to}", rules=[], kind="done",
@@ -66,13 +66,13 @@ def _special(basis: Basis, question: Question, to: str) -> Iterator[Case]:
         )  # fmt: skip
     if pages >= 3:
         mixed = judge(basis, vary(question, before=((PLACE + 1, PLACE + 2, "shared"),)))
-        if mixed is not None and mixed.accepted:
+        if mixed is not None and mixed.usual:
             yield basis.case(
                 mixed.question, "done", f"mixed-to-{to}", rules=[], kind="done",
                 why="Some of the pages are in the state already.", expected=mixed.answers,
             )  # fmt: skip
     judged = judge(basis, question)
-    if judged is None or not judged.accepted:
+    if judged is None or not judged.usual:
         return
     # The same call twice, the second time from another virtual CPU: state belongs to the guest.
     asked = judged.question

@@ -44,6 +44,11 @@ class Judged:
         return {answer.rule for answer in self.answers} == {rule}
 
     @property
+    def usual(self) -> bool:
+        """Whether no rule is broken under the default policies; another value of an open one may refuse it."""
+        return self.answers[0].rule is None
+
+    @property
     def accepted(self) -> bool:
         """Whether no rule is broken under any policy."""
         return not any(answer.rule for answer in self.answers)
@@ -65,13 +70,16 @@ class _Zeroes:
         return laid_over(address, bytes(size), self._mem)
 
 
-def normal(basis: Basis, question: Question) -> Question | None:
-    """Return the question as a host reads it from registers and memory, None where it cannot be sent."""
+def normal(basis: Basis, question: Question, memory: Memory = ()) -> Question | None:
+    """Return the question as a host reads it from registers and memory, None where it cannot be sent.
+
+    `memory` is what calls before it have placed, beside those of its way.
+    """
     try:
         regs, mem = basis.wire(question)
     except HvAbiError:
         return None
-    fields = read_fields(basis, question, regs, (*way_memory(basis, question), *mem))
+    fields = read_fields(basis, question, regs, (*memory, *way_memory(basis, question), *mem))
     return None if fields is None else vary(question, fields=fields)
 
 

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
 MOST_BROKEN = 4
 """Most cases that break one rule alone by one field, per transport."""
+FEW_BROKEN = 2
+"""The same for a call of many rules."""
 MOST_ALONE = 12
 """Most cases that break one rule alone, per transport."""
 MANY_RULES = 20
-"""Rules of a call from which on there are fewer pairs of them where either answer is right: such pairs show little."""
+"""Rules of a call from which on each has fewer cases."""
 MOST_OPEN_PAIRS = 2
-"""Most of these for one rule."""
+"""Most pairs of one of many rules with others where either answer is right: such pairs show little."""
 MOST_KEPT = 6
 """Most cases that keep one rule just at its limit, per transport."""
 _SHAPES = ((PLACE, 1, "shared"), (PLACE, 3, "private"), (PLACE, 512, "shared"))
@@ -68,7 +70,9 @@ class RuleCases:
         self.bases = bases(basis)
         self.found: dict[str, list[tuple[str, Question, Judged]]] = {}
         self.kept: dict[str, list[tuple[str, Judged]]] = {}
-        for rule in host_rules(basis):
+        rules = list(host_rules(basis))
+        self.most_broken = MOST_BROKEN if len(rules) < MANY_RULES else FEW_BROKEN
+        for rule in rules:
             self._search(rule)
 
     def _search(self, rule: Rule) -> None:
@@ -83,7 +87,7 @@ class RuleCases:
             for name, changed in variants(self.basis, question, rule):
                 # Each field has its share, or the first operand of a rule would use up all cases.
                 share = _changed(question, changed)
-                if name in names or quota.get(share, 0) >= MOST_BROKEN or len(alone) >= MOST_ALONE:
+                if name in names or quota.get(share, 0) >= self.most_broken or len(alone) >= MOST_ALONE:
                     continue
                 judged = judge(self.basis, changed)
                 if judged is None or judged.question in asked:
