@@ -206,6 +206,8 @@ class GuestScript:
         calls: the fewest and most calls that are right (``(0, 0)``: none may be made).
         must_not_believe: pages that the guest must not report as converted.
         must_believe: pages that the guest must report where `done` is true or ends so.
+        then: a conversion that the guest is asked for behind this one, with nothing forgotten in between; only where
+            this one ended as it should.
         local_steps: ``(word, when, pages)``: the guest's local steps with this word together cover exactly these
             pages; when ``before``, no call has named a page of the step yet; when ``after``, answers have said that
             every page of the step is done. Only where the guest has the feature ``local-steps``.
@@ -222,6 +224,7 @@ class GuestScript:
     must_not_believe: Pages = ()
     must_believe: Pages = ()
     local_steps: tuple[tuple[str, str, Pages], ...] = ()
+    then: GuestScript | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

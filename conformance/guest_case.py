@@ -44,17 +44,21 @@ class GuestCase:
             raise HvAbiError(f"{case.id} is a guest case without a script", code="bad-case")
         self.client = client
         self.case = case
-        self.script: GuestScript = case.script
         self.features = features
         self.check_time = check_time
         self.outcome = Outcome(case=case, profile=profile)
         self.reader = Reader(case.abi, case.revision, case.transport, case.setup, profile=profile)
-        self.first = self.script.gpa >> 12
-        self.range = (self.first, self.first + self.script.pages)
         # -- what the model host knows
         self.state: Ranges = case.before
         self.facts: Mapping[str, Pages] = case.facts
+        self.held = Held()
         self.memory = Bytes()
+        self._begin(case.script)
+
+    def _begin(self, script: GuestScript) -> None:
+        """Begin a conversion: what is known of an earlier one is only what the model host knows."""
+        self.script = script
+        self.range = (script.gpa >> 12, (script.gpa >> 12) + script.pages)
         #: Whether every answer so far was the model's own, and whether none of them refused anything.
         self.served = True
         self.refused = False
@@ -71,6 +75,12 @@ class GuestCase:
     def run(self) -> Outcome:
         """Ask for the conversion and answer the guest's calls to the end."""
         self.client.reset(self.case.before, self.case.facts)
+        while self._convert() and self.script.then is not None:
+            self._begin(self.script.then)
+        return self.outcome
+
+    def _convert(self) -> bool:
+        """Ask for one conversion; return whether it ended, and as it should."""
         shown = self.client.convert(self.script.gpa, self.script.pages, self.script.to)
         while not isinstance(shown, Converted):
             self.check_time()
@@ -81,10 +91,10 @@ class GuestCase:
             answer = self._answer(shown)
             if answer is None:
                 # Nothing that the host could say; the reset of the next case ends the conversation.
-                return self.outcome
+                return False
             shown = self.client.resume(*answer)
         self._end(shown)
-        return self.outcome
+        return not self.outcome.failed
 
     def _find(self, what: str, expected: str, found: str, *, rule: str | None = None, level: str | None = None) -> None:
         step = max(self.calls - 1, 0)
@@ -99,7 +109,7 @@ class GuestCase:
         repeated = self._judge_again(asked)
         self.memory.lay(asked.mem)
         try:
-            read = self.reader.read(asked.regs, visible(asked.mem, self.memory))
+            read = self.reader.read(asked.regs, visible(asked.mem, self.memory), self.held)
         except Unreadable as error:
             self._find("request", "a call of this ABI", str(error), level="must")
             self._show(asked, {}, ())
