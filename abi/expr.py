@@ -139,7 +139,7 @@ def compile(expr: Expr, want: Want = "any") -> Callable[[Env], Any]:
 
 # Hashing a tree takes longer than evaluating it, so the key is the object. The entry holds on to the tree, so
 # that its id is not given to another one.
-_compiled: dict[tuple[int, Want], tuple[Expr, Compiled]] = {}
+_compiled: dict[Want, dict[int, tuple[Expr, Compiled]]] = {"any": {}, "int": {}, "bool": {}}
 _MOST_COMPILED = 4096
 
 
@@ -151,9 +151,10 @@ def evaluate(expr: Expr, env: Env, want: Literal["bool"]) -> bool: ...
 def evaluate(expr: Expr, env: Env, want: Want = "any") -> object: ...
 def evaluate(expr: Expr, env: Env, want: Want = "any") -> object:
     """Return the value of an expression, which is compiled at its first use; see `compile`."""
-    found = _compiled.get((id(expr), want))
+    known = _compiled[want]
+    found = known.get(id(expr))
     if found is None:
-        if len(_compiled) >= _MOST_COMPILED:
-            _compiled.clear()
-        found = _compiled[id(expr), want] = expr, compile(expr, want)
+        if len(known) >= _MOST_COMPILED:
+            known.clear()
+        found = known[id(expr)] = expr, compile(expr, want)
     return found[1](env)

@@ -160,7 +160,7 @@ class Scope:
 
     def int(self, expr: Expr) -> int:
         """Evaluate an expression to an integer."""
-        if isinstance(expr, Int):
+        if type(expr) is Int:
             return expr.value
         return evaluate(expr, self, "int")
 

@@ -17,9 +17,10 @@ Style = Literal["plain", "single", "double", "literal", "folded", "flow", "block
 Trail: TypeAlias = "tuple[Trail, str | int] | None"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+# Not frozen: a file has thousands of nodes, and a frozen class takes three times as long to make one.
+@dataclass(slots=True, eq=False)
 class Node:
-    """One value of a YAML file and its place. Nodes compare by identity.
+    """One value of a YAML file and its place, never changed after it is made. Nodes compare by identity.
 
     Attributes:
         value: a mapping or list of nodes, or a string, integer, truth value or null.

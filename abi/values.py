@@ -64,6 +64,7 @@ def _enum_class(name: str, members: tuple[tuple[str, int], ...]) -> type[enum.In
     return enum.IntEnum(class_name(name), members)  # type: ignore[return-value]  # the functional API gives the class
 
 
+@by_identity
 def opener(spec: Enum) -> Callable[[int], int]:
     """Return a function from a number to its member, or to the number itself where the enum has no name for it."""
     return _opener(spec.name, tuple((value.name, value.value) for value in spec.values.values()))

@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
-from hvabi.traces.text import MAX_LINE, RawLine, quote_prefix
+from hvabi.traces.blocks import MAX_LINE, RawLine
+from hvabi.traces.text import quote_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 _ENCODING = re.compile(rb"content-transfer-encoding:\s{0,8}\"?([a-z0-9-]{1,40})", re.IGNORECASE)
 _NEW_MAIL = re.compile(rb"From \S{1,200} .{0,80}\b\d{4}\b")
 _ESCAPE = re.compile(rb"=([0-9A-Fa-f]{2})")
-_ILLEGAL = re.compile(rb"=(?![0-9A-Fa-f]{2}|[ \t]*$)")
+_ILLEGAL = re.compile(rb"=(?![0-9A-Fa-f]{2}|[ \t\r]*(?:\n|$))")
+_SOFT = re.compile(rb"=[ \t\r]*\n")
 _EVIDENCE = b"=3D"
 
 _State = Literal["open", "yes", "no"]
@@ -48,30 +50,53 @@ class QuotedPrintable:
         self._state: _State = "open"
         self._by_header = False
         self._announced: bool | None = None  # what a header says of the body that follows it
+        self._held: RawLine | None = None  # a line whose end is a break
 
     def decode(self, lines: Iterable[RawLine]) -> Iterator[RawLine]:
         """Return the lines as they were before the mail was sent; each has the number of its first line."""
-        held: RawLine | None = None
         for line in lines:
-            if held is None and self._plain(line):
-                yield line
-                continue
-            self._look(line)
-            if held is not None and self._state != "yes":
-                # Nothing has shown that the `=` at the end of the line before was a break.
-                yield held
-                held = None
-            if self._state == "no" or (self._state == "open" and not _ends_softly(line)):
-                yield line
-                continue
-            whole = line if held is None else self._join(held, line)
-            if _ends_softly(line):
-                held = whole
-            else:
-                held = None
-                yield from self._finished(whole)
+            yield from self.feed(line)
+        yield from self.flush()
+
+    def feed(self, line: RawLine) -> Iterator[RawLine]:
+        """Take a line; yield those that are whole."""
+        if self._held is None and self._plain(line):
+            yield line
+            return
+        self._look(line)
+        if self._held is not None and self._state != "yes":
+            # Nothing has shown that the `=` at the end of the line before was a break.
+            yield self._held
+            self._held = None
+        if self._state == "no" or (self._state == "open" and not _ends_softly(line)):
+            yield line
+            return
+        whole = line if self._held is None else self._join(self._held, line)
+        if _ends_softly(line):
+            self._held = whole
+        else:
+            self._held = None
+            yield from self._finished(whole)
+
+    def flush(self) -> Iterator[RawLine]:
+        """Yield the line that waits for more, at the end."""
+        held, self._held = self._held, None
         if held is not None:
             yield from self._finished(held) if self._state == "yes" else (held,)
+
+    def passes(self, block: bytes, *, header: bool) -> bool:
+        """Tell whether all lines of a block pass as they are, and learn what there is to learn from them.
+
+        `header` says whether a line of it begins a mail or says its encoding.
+        """
+        if self._state == "yes" or self._announced is not None or self._held is not None or header:
+            return False
+        if self._state == "open" and b"=" in block:
+            if _EVIDENCE in block or _SOFT.search(block):
+                return False
+            if _ILLEGAL.search(block):
+                self._state = "no"
+        return True
 
     def _plain(self, line: RawLine) -> bool:
         """Note what headers say; tell whether the line can pass as it is. The common case, so it is cheap."""

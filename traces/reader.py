@@ -1,84 +1,41 @@
-"""Reading a trace: the lines of a source offered to the readers of all formats.
-
-A format is one small module with one class that satisfies `LineReader`; `FORMATS` lists them. A reader is made anew for
-each source and may keep what it needs between lines, in bounded memory.
-"""
+"""Reading a trace: the lines of a source offered to the readers of all formats."""
 
 from __future__ import annotations
 
-import stat
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, BinaryIO
 
 from hvabi.abi.errors import UsageError
-from hvabi.traces.errors import TraceError
-from hvabi.traces.event import Malformed, TraceEvent
-from hvabi.traces.page_enc_status import PageEncStatusReader
+from hvabi.traces.blocks import IDLE, Blocks, LineSource, has_long_line
+from hvabi.traces.event import Malformed, Sighting, TraceEvent
 from hvabi.traces.quoted_printable import QuotedPrintable
+from hvabi.traces.readers import READERS
+from hvabi.traces.readers.base import Line, LineReader
 from hvabi.traces.report import Note, ReadReport
-from hvabi.traces.text import LineSource, clean, is_blank, is_elision, without_colours
+from hvabi.traces.scan import Scanner, Starts, starts
+from hvabi.traces.text import clean, is_blank, is_elision, without_colours
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from hvabi.traces.event import Record
 
 KEPT_MALFORMED = 10
 """Malformed records that a report shows; all are counted."""
-
-Progress = Callable[[int], None]
-
-
-class Line(NamedTuple):
-    """A line of a trace as readers see it: clean text, without quote marks. `cut` as in `RawLine`."""
-
-    source: str
-    number: int
-    text: str
-    cut: bool
-
-
-class LineReader(Protocol):
-    """What every format implements."""
-
-    @property
-    def format(self) -> str:
-        """Name of the format, for `formats=` and for reports."""
-        ...
-
-    @property
-    def title(self) -> str:
-        """What prints such lines, in words."""
-        ...
-
-    @property
-    def marks(self) -> tuple[bytes, ...]:
-        """Bytes of which each line of the format has at least one: other lines are not offered."""
-        ...
-
-    def read(self, line: Line) -> Iterable[TraceEvent | Malformed]:
-        """Return the records of a line in order; none where it is not of this format after all."""
-        ...
-
-    def notes(self) -> Iterable[Note]:
-        """Return what is to be said about the source at its end."""
-        ...
-
-
-FORMATS: dict[str, Callable[[], LineReader]] = {
-    PageEncStatusReader.format: PageEncStatusReader,
-}
-"""Every format by name, in the order in which they are asked; the first that knows a line has it."""
 
 
 class Trace:
     """The events of one source. Iterate once; `report()` says at any time what was read so far.
 
     Args:
-        stream: a buffered stream in binary mode; the caller closes it.
+        stream: a stream in binary mode; the caller closes it. Packed ones are unpacked.
         name: how events and messages call the source.
-        formats: names of the formats to look for; all by default.
-        progress: called with the bytes read so far, about once a MiB and at the end.
+        formats: names of the readers to use; all by default.
+        progress: called with the bytes read so far (packed, where packed), about once a MiB and at the end.
+        malformed: called with each malformed record.
 
     Raises:
         UsageError: ``unknown-format``.
-        TraceError: from the iterator, as `LineSource`.
+        TraceError: from the iterator, as `Blocks`.
 
     """
 
@@ -88,42 +45,88 @@ class Trace:
         *,
         name: str,
         formats: Iterable[str] | None = None,
-        progress: Progress | None = None,
+        progress: Callable[[int], None] | None = None,
+        malformed: Callable[[Malformed], None] | None = None,
     ) -> None:
         self.name = name
-        self._lines = LineSource(stream, name=name, progress=progress)
+        self._blocks = Blocks(stream, name=name, progress=progress)
+        self._lines = LineSource()
         self._decoder = QuotedPrintable()
-        self._readers = [_reader(name) for name in (FORMATS if formats is None else formats)]
-        self._events: dict[str, int] = {reader.format: 0 for reader in self._readers}
-        self._malformed = 0
+        self._readers = [_reader(name) for name in (READERS if formats is None else formats)]
+        self._scanner = Scanner([(mark, reader) for reader in self._readers for mark in reader.marks])
+        self._offers = [(mark, reader) for reader in self._readers for mark in reader.marks]
+        self._on_malformed = malformed
+        self._events: dict[str, int] = {}
+        self._malformed = self._seen = 0
         self._kept: list[Malformed] = []
         self._elisions = self._blank = self._unrecognised = 0
         self._first_elision: int | None = None
+        self._last_record = 0
 
-    def __iter__(self) -> Iterator[TraceEvent]:
-        offers = [(mark, reader) for reader in self._readers for mark in reader.marks]
-        for raw in self._decoder.decode(self._lines):
-            data = without_colours(raw.data)
-            for mark, reader in offers:
-                if mark in data:
-                    records = tuple(reader.read(Line(self.name, raw.number, clean(data), raw.cut)))
-                    if records:
-                        yield from self._sort(reader, records)
-                        break
+    def __iter__(self) -> Iterator[TraceEvent | Sighting]:
+        for block in self._blocks:
+            if block is IDLE:
+                yield from self.settle()
+                continue
+            begins = starts(block)
+            if b"\x1b" in block or has_long_line(block) or not self._decoder.passes(block, header=begins.header):
+                yield from self._slowly(block)
             else:
-                self._count_other(raw.number, data)
+                yield from self._quickly(block, begins)
+        for raw in self._decoder.flush():
+            yield from self._offer(raw.number, raw.data, cut=raw.cut)
+        yield from self.settle()
 
-    def _sort(self, reader: LineReader, records: tuple[TraceEvent | Malformed, ...]) -> Iterator[TraceEvent]:
-        for record in records:
-            if isinstance(record, Malformed):
-                self._malformed += 1
-                if len(self._kept) < KEPT_MALFORMED:
-                    self._kept.append(record)
-            else:
-                self._events[reader.format] += 1
-                yield record
+    def _quickly(self, block: bytes, begins: Starts) -> Iterator[TraceEvent | Sighting]:
+        """Look at the lines that have a mark; the others are only counted."""
+        before = self._lines.lines
+        self._lines.skip(block)
+        known, counted, number, end = 0, 0, before, -1
+        for at, reader in self._scanner.find(block):
+            if at < end:
+                continue  # the line had an earlier mark
+            start = block.rfind(b"\n", 0, at) + 1
+            end = block.find(b"\n", at)
+            number += block.count(b"\n", counted, start)
+            counted = start
+            text = clean(block[start:end].rstrip(b"\r"))
+            line = Line(self.name, number, text)
+            records = tuple(reader.read(line))
+            if not records:
+                reader, records = self._others(reader, line, block[start:end])
+            if records:
+                known += 1
+                yield from self._sort(reader, records, number)
+        self._blank += begins.blank
+        if begins.elisions:
+            self._elisions += len(begins.elisions)
+            if self._first_elision is None:
+                self._first_elision = before + block.count(b"\n", 0, begins.elisions[0])
+        self._unrecognised += self._lines.lines - before - known - begins.blank - len(begins.elisions)
 
-    def _count_other(self, number: int, data: bytes) -> None:
+    def _others(self, asked: LineReader, line: Line, data: bytes) -> tuple[LineReader, tuple[Record | None, ...]]:
+        """Offer a line that a reader did not know to the others."""
+        for mark, reader in self._offers:
+            if reader is not asked and mark in data:
+                records = tuple(reader.read(line))
+                if records:
+                    return reader, records
+        return asked, ()
+
+    def _slowly(self, block: bytes) -> Iterator[TraceEvent | Sighting]:
+        """Look at every line: something must be decoded first, or a line is too long."""
+        for line in self._lines.split(block):
+            for raw in self._decoder.feed(line):
+                yield from self._offer(raw.number, raw.data, cut=raw.cut)
+
+    def _offer(self, number: int, data: bytes, *, cut: bool) -> Iterator[TraceEvent | Sighting]:
+        data = without_colours(data)
+        for mark, reader in self._offers:
+            if mark in data:
+                records = tuple(reader.read(Line(self.name, number, clean(data), cut)))
+                if records:
+                    yield from self._sort(reader, records, number)
+                    return
         if is_blank(data):
             self._blank += 1
         elif is_elision(data):
@@ -132,24 +135,68 @@ class Trace:
         else:
             self._unrecognised += 1
 
+    def _sort(
+        self, reader: LineReader, records: tuple[Record | None, ...], number: int
+    ) -> Iterator[TraceEvent | Sighting]:
+        self._last_record = number
+        for record in records:
+            if record is None:
+                continue
+            if type(record) is TraceEvent:
+                # What another program holds back began before this.
+                yield from self._count(_held(other for other in self._readers if other.waiting and other is not reader))
+                self._events[record.format] = self._events.get(record.format, 0) + 1
+                yield record
+            else:
+                yield from self._count((record,))
+
+    def _count(self, records: Iterable[Record]) -> Iterator[TraceEvent | Sighting]:
+        for record in records:
+            if isinstance(record, Malformed):
+                self._malformed += 1
+                if len(self._kept) < KEPT_MALFORMED:
+                    self._kept.append(record)
+                if self._on_malformed is not None:
+                    self._on_malformed(record)
+                continue
+            if isinstance(record, Sighting):
+                self._seen += 1
+            else:
+                self._events[record.format] = self._events.get(record.format, 0) + 1
+            yield record
+
+    def settle(self) -> Iterator[TraceEvent | Sighting]:
+        """Yield the calls that are held back because their end may still come."""
+        yield from self._count(_held(self._readers))
+
     def report(self) -> ReadReport:
         """Return what was read so far."""
         return ReadReport(
             source=self.name,
-            bytes_read=self._lines.bytes_read,
+            bytes_read=self._blocks.bytes_read,
             lines=self._lines.lines,
+            packing=self._blocks.packing,
             events=dict(self._events),
+            seen=self._seen,
             malformed=self._malformed,
             first_malformed=tuple(self._kept),
             elisions=self._elisions,
             blank_lines=self._blank,
             unrecognised_lines=self._unrecognised,
             quoted_printable=(self._decoder.declared or self._decoder.detected) is not None,
+            complete=self._blocks.problem is None,
             notes=tuple(self._notes()),
+            carried=tuple(each for reader in self._readers for each in reader.carried()),
         )
 
     def _notes(self) -> Iterator[Note]:
         lines, decoder = self._lines, self._decoder
+        if self._blocks.problem is not None:
+            text = f"{self._blocks.problem}; what was read before is used"
+            yield Note(code="cut-short", text=text, count=1, line=lines.lines)
+        if self._blocks.unfinished and self._last_record == lines.lines:
+            text = "the last line has no end: if the file was cut there, its last number may be cut too"
+            yield Note(code="unfinished-line", text=text, count=1, line=lines.lines)
         cut = lines.cut_lines + decoder.cut_lines
         if cut:
             first = min(number for number in (lines.first_cut, decoder.first_cut) if number is not None)
@@ -166,34 +213,18 @@ class Trace:
             text = "a mail header says base64: save the decoded text of the mail and read that"
             yield Note(code="base64", text=text, count=1, line=decoder.base64)
         if self._elisions:
-            text = (
-                "lines were left out of the trace: counts are lower bounds, and a call that seems to change"
-                " nothing may follow one that is missing"
-            )
+            text = "lines were left out: counts are lower bounds, and what changes nothing may follow a call not here"
             yield Note(code="elisions", text=text, count=self._elisions, line=self._first_elision)
         for reader in self._readers:
             yield from reader.notes()
 
 
-def open_trace(path: str | Path) -> BinaryIO:
-    """Open a trace file for reading.
-
-    Raises:
-        TraceError: ``unreadable-trace``.
-
-    """
-    try:
-        if stat.S_ISDIR(Path(path).stat().st_mode):
-            raise TraceError(
-                f"{path}: this is a folder", code="unreadable-trace", hint="name the files in it", source=str(path)
-            )
-        return Path(path).open("rb")
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise TraceError(f"{path}: cannot be opened: {reason}", code="unreadable-trace", source=str(path)) from error
+def _held(readers: Iterable[LineReader]) -> list[Record]:
+    """Return what readers hold back, in the order of its lines."""
+    return sorted((record for reader in readers for record in reader.settle()), key=lambda record: record.line)
 
 
 def _reader(name: str) -> LineReader:
-    if name not in FORMATS:
-        raise UsageError.unknown("format", name, FORMATS)
-    return FORMATS[name]()
+    if name not in READERS:
+        raise UsageError.unknown("format", name, READERS)
+    return READERS[name]()

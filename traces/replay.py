@@ -1,4 +1,4 @@
-"""Replaying a trace into a backend: what the calls did to the state of the pages."""
+"""Replaying a trace: what the calls did to the state of the pages."""
 
 from __future__ import annotations
 
@@ -6,61 +6,68 @@ from dataclasses import replace as replaced
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from hvabi.backend import (
-    GPA_PAGES,
-    PAGE_SHIFT,
-    PAGE_SIZE,
-    RANGE_BYTES,
-    Backend,
-    Conversion,
-    PageState,
-    Status,
-)
+from hvabi.backend import GPA_PAGES, PAGE_SHIFT, PAGE_SIZE, RANGE_BYTES, PageState, RangeMap, Status
+from hvabi.traces.analysis.echoes import Echoes
+from hvabi.traces.analysis.flips import FlipCounter
+from hvabi.traces.analysis.footprint import RB_NODE_BYTES, XA_NODE_BYTES, complement, xarray_nodes
+from hvabi.traces.analysis.history import Clock, RangeCounter
+from hvabi.traces.analysis.pool import Pool
+from hvabi.traces.analysis.results import CallPlace, Footprint, Structure
+from hvabi.traces.analysis.retries import Retries
+from hvabi.traces.analysis.shape import Shape
+from hvabi.traces.analysis.timeline import Timeline
 from hvabi.traces.errors import TraceError
-from hvabi.traces.event import RADIXES
-from hvabi.traces.flips import FlipCounter
-from hvabi.traces.history import Clock, RangeCounter
-from hvabi.traces.reader import FORMATS, Trace, open_trace
+from hvabi.traces.event import RADIXES, Place, Sighting, TraceEvent
+from hvabi.traces.reader import Trace
+from hvabi.traces.readers import READERS
+from hvabi.traces.streams import Following, open_trace
 from hvabi.traces.summary import (
     AmbiguitySummary,
     BrokenRule,
-    CallPlace,
     FinalRange,
-    Footprint,
-    Reading,
+    OpenReading,
     Refusal,
+    SeenGroup,
     TraceSummary,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from hvabi.traces.event import Ambiguity, Radix, TraceEvent
+    from hvabi.backend import Change
+    from hvabi.traces.event import Ambiguity, Radix
+    from hvabi.traces.ndjson import Writer
     from hvabi.traces.report import ReadReport
 
 Source = str | Path | tuple[str, BinaryIO]
-"""A file by its path, or a name and a buffered binary stream, which the caller closes."""
+"""A file by its path, or a name and a binary stream, which the caller closes."""
 
 MAX_RANGES = 1 << 18
-"""Bound of the backend that a replay makes for itself. Real guests have tens of ranges."""
+"""Most ranges that a replay keeps. Real guests have tens of ranges."""
 
 KEPT_NO_OPS = 100
 """Calls without effect that a summary lists; all are counted."""
 
 KEPT_READINGS = 16
-"""Different ambiguous numbers that a summary lists."""
+"""Different open readings that a summary lists."""
+
+KEPT_GROUPS = 256
+"""Groups of sightings that are counted apart."""
 
 TOP = 10
-"""Runs of flip-flop pages that a summary singles out."""
+"""Runs of flip-flop pages, and ranges of a pool, that a summary singles out."""
 
 
 class Replay:
-    """A replay in progress: feed it events, ask it for a summary at any time.
+    """A replay in progress: feed it what a trace shows, ask it for a summary at any time.
 
     Args:
-        radix: how ambiguous numbers are read.
+        radix: how numbers of unknown radix are read.
+        read_as: other readings to choose, by `Ambiguity.by`.
         memory_bytes: size of the guest's memory in bytes, for the bitmap; by default the highest address seen.
-        backend: where the calls are done; by default a fresh one of `MAX_RANGES` ranges on which all is memory.
+        max_ranges: bound on the ranges that are not private; a call that needs more is refused.
+        by_calls: whether pictures count calls and not time; by default where the trace has no clock.
+        with_map: whether the memory map over time is worked out.
 
     Raises:
         TraceError: ``bad-radix``, ``bad-memory``.
@@ -71,8 +78,11 @@ class Replay:
         self,
         *,
         radix: Radix = "decimal",
+        read_as: Iterable[str] = (),
         memory_bytes: int | None = None,
-        backend: Backend | None = None,
+        max_ranges: int = MAX_RANGES,
+        by_calls: bool | None = None,
+        with_map: bool = True,
     ) -> None:
         if radix not in RADIXES:
             raise TraceError(
@@ -82,54 +92,118 @@ class Replay:
             raise TraceError(
                 f"a guest has more memory than {memory_bytes} bytes", code="bad-memory", memory_bytes=memory_bytes
             )
-        self.radix = radix
+        self.read_as = tuple(dict.fromkeys((*(["hex"] if radix == "hex" else []), *read_as)))
         self.memory_bytes = memory_bytes
-        self.backend = backend if backend is not None else Backend(max_ranges=MAX_RANGES)
+        self._max_ranges = max_ranges
+        self._map: RangeMap[PageState] = RangeMap()
         self._calls = self._share = self._unshare = self._attempts = self._no_op = 0
+        self._done = self._failed = self._implicit = self._echoed = self._unexpected = 0
         self._no_ops: list[CallPlace] = []
         self._refused: dict[Status, Refusal] = {}
-        self._broken: dict[tuple[str, str], BrokenRule] = {}
+        self._broken: dict[tuple[str | None, str], BrokenRule] = {}
         self._ambiguous = 0
-        self._readings: dict[str, Reading] = {}
+        self._readings: dict[tuple[str, ...], OpenReading] = {}
+        self._seen: dict[tuple[str, str, str], list[int]] = {}
+        self._seen_first: dict[tuple[str, str, str], tuple[Place, str]] = {}
         self._highest_end = 0
+        self._snapped = 0
+        self._xarray_peak = (0, 0)
         self._flips = FlipCounter()
         self._ranges = RangeCounter()
         self._clock = Clock()
+        self._echoes = Echoes()
+        self._shape = Shape()
+        self._pool = Pool()
+        self._retries = Retries()
+        self._timeline = Timeline(by_calls=by_calls, with_map=with_map)
 
-    def feed(self, event: TraceEvent) -> None:
-        """Do one call. One that is impossible is refused and counted, never an error."""
+    @property
+    def calls(self) -> int:
+        """Calls so far."""
+        return self._calls
+
+    @property
+    def ranges(self) -> int:
+        """Ranges that are not private now."""
+        return self._map.count
+
+    def feed(self, event: TraceEvent | Sighting) -> None:
+        """Do one call, or note what else was seen. A call that is impossible is refused and counted, never an error."""
+        if isinstance(event, Sighting):
+            self._note_seen(event)
+            return
         if event.ambiguous is not None:
             self._note_ambiguity(event, event.ambiguous)
-            event = event.read_as(self.radix)
+            event = event.read_as(*self.read_as)
+        if event.time_seconds is not None:
+            self._clock.add(event.time_seconds, event.clock)
+        now, timed = self._clock.now, self._clock.timed
+        changed = self._convert(event)
+        if changed is not None and not changed and self._echoes.is_echo(event):
+            self._echoed += 1
+            return
+        self._echoes.note(event)
         self._calls += 1
-        self._attempts += event.attempt
-        self._clock.add(event.time_seconds)
+        if event.attempt:
+            self._attempts += 1
+        elif event.outcome is Status.DONE:
+            self._done += 1
+        else:
+            self._failed += 1
         if event.to is PageState.PRIVATE:
             self._unshare += 1
         elif event.to is not None:
             self._share += 1
-        for rule in event.broken:
-            self._note_broken(event, rule)
-        self._convert(event)
-        self._ranges.add(event, self.backend.count)
+        if event.broken:
+            for rule in event.broken:
+                self._note_broken(event, rule)
+        if event.implicit:
+            self._implicit += 1
+        if event.retries or event.done_pages is not None:
+            self._retries.add(event)
+        self._shape.add(event, now, timed=timed)
+        if changed:
+            self._flips.add(changed, now, event.place if self._map.count > 1000 else None)
+            start = event.gpa >> PAGE_SHIFT
+            if event.to is PageState.PRIVATE:
+                self._pool.unshare(start, event.pages, now)
+            else:
+                self._pool.share(start, event.pages, now)
+        elif changed is not None:
+            self._note_no_op(event)
+        ranges = self._map.count
+        self._ranges.add(event, ranges)
+        self._timeline.add(now, event.to, changed or (), ranges, timed=timed)
 
-    def _convert(self, event: TraceEvent) -> None:
-        start = event.gpa >> PAGE_SHIFT
-        if event.refused is not None or event.to is None:
+    def _convert(self, event: TraceEvent) -> tuple[Change[PageState], ...] | None:
+        """Return what a call changed, or None where it could not be done or was not."""
+        start, pages, to = event.gpa >> PAGE_SHIFT, event.pages, event.to
+        if event.refused is not None or to is None:
             self._refuse(event, event.refused or Status.INVALID)
-            return
-        if start + event.pages > GPA_PAGES:
+            return None
+        if not event.attempt and event.outcome is not Status.DONE:
+            pages = event.done_pages or 0
+            if not pages:
+                return None
+        end = start + pages
+        if end > GPA_PAGES:
             self._refuse(event, Status.OUT_OF_RANGE)
-            return
-        # A trace shows what was done, so pages outside the memory that the backend knows (MMIO) count too.
-        outcome = self.backend.convert(Conversion(start, event.pages, event.to), absent="allow")
-        if outcome.status is not Status.DONE:
-            self._refuse(event, outcome.status)
-            return
-        if event.pages:
-            self._highest_end = max(self._highest_end, start + event.pages << PAGE_SHIFT)
-        if outcome.changed:
-            self._flips.add(outcome.changed, event.place)
+            return None
+        states = self._map
+        if states.count + 2 > self._max_ranges and states.would_count(start, end, to) > self._max_ranges:
+            self._refuse(event, Status.LIMIT)
+            return None
+        if states.count > self._snapped * 1.1 and states.count == self._ranges.peak:
+            self._snap()
+        if pages and end << PAGE_SHIFT > self._highest_end:
+            self._highest_end = end << PAGE_SHIFT
+        return states.set(start, end, to)
+
+    # -- notes --------------------------------------------------------------------------------------------------
+
+    def _note_no_op(self, event: TraceEvent) -> None:
+        if event.implicit:
+            self._unexpected += 1
             return
         self._no_op += 1
         if len(self._no_ops) < KEPT_NO_OPS:
@@ -151,67 +225,130 @@ class Replay:
             else BrokenRule(abi=event.abi, rule=rule, calls=1, first=_call_place(event))
         )
 
-    def _note_ambiguity(self, event: TraceEvent, other: Ambiguity) -> None:
+    def _note_ambiguity(self, event: TraceEvent, open_: Ambiguity) -> None:
         self._ambiguous += 1
-        known = self._readings.get(other.text)
+        key = (open_.field, open_.text, open_.by)
+        known = self._readings.get(key)
         if known is not None:
-            self._readings[other.text] = replaced(known, calls=known.calls + 1)
+            self._readings[key] = replaced(known, calls=known.calls + 1)
         elif len(self._readings) < KEPT_READINGS:
-            self._readings[other.text] = Reading(
-                text=other.text, decimal_pages=event.pages, hex_pages=other.in_hex.pages, calls=1
+            self._readings[key] = OpenReading(
+                field=open_.field,
+                text=open_.text,
+                chosen=open_.chosen,
+                by=open_.by,
+                pages=event.pages,
+                to=event.to,
+                other_pages=open_.other.pages,
+                other_to=open_.other.to,
+                calls=1,
             )
+
+    def _note_seen(self, sighting: Sighting) -> None:
+        key: tuple[str, str, str] = (sighting.kind, sighting.name, sighting.result)
+        counted = self._seen.get(key)
+        if counted is None and len(self._seen) >= KEPT_GROUPS:
+            key = (sighting.kind, "others", "")
+            counted = self._seen.get(key)
+        if counted is None:
+            self._seen[key] = [1]
+            self._seen_first[key] = (_place(sighting), sighting.text)
+        else:
+            counted[0] += 1
+
+    def _snap(self) -> None:
+        """Work out the XArrays now, when there are about as many ranges as there ever were."""
+        self._snapped = self._map.count
+        self._xarray_peak = self._xarrays()
+
+    def _xarrays(self) -> tuple[int, int]:
+        shared = [(run.start, run.end) for run in self._map]
+        return xarray_nodes(shared), xarray_nodes(complement(shared, self._guest_pages))
+
+    @property
+    def _guest_pages(self) -> int:
+        return -(-(self._highest_end if self.memory_bytes is None else self.memory_bytes) // PAGE_SIZE)
+
+    # -- results ------------------------------------------------------------------------------------------------
 
     def summary(self, reads: Iterable[ReadReport] = ()) -> TraceSummary:
         """Return what was found so far; `reads` goes into it unchanged."""
         final = tuple(
-            FinalRange(gpa=run.start << PAGE_SHIFT, end=run.end << PAGE_SHIFT, state=run.state)
-            for run in self.backend.query()
+            FinalRange(gpa=run.start << PAGE_SHIFT, end=run.end << PAGE_SHIFT, state=run.state) for run in self._map
         )
-        ranges = self._ranges.history()
-        guest_bytes = self._highest_end if self.memory_bytes is None else self.memory_bytes
-        pages = -(-guest_bytes // PAGE_SIZE)
+        timed = self._clock.timed
         return TraceSummary(
             reads=tuple(reads),
-            radix=self.radix,
+            read_as=self.read_as,
             calls=self._calls,
             share_calls=self._share,
             unshare_calls=self._unshare,
             attempts=self._attempts,
+            done_calls=self._done,
+            failed_calls=self._failed,
+            implicit_calls=self._implicit,
+            echoes=self._echoed,
+            unexpected=self._unexpected,
             no_op_calls=self._no_op,
             no_ops=tuple(self._no_ops),
+            seen=tuple(
+                SeenGroup(kind=kind, name=name, result=result, lines=count[0], first=place, text=text)
+                for ((kind, name, result), count), (place, text) in zip(
+                    self._seen.items(), self._seen_first.values(), strict=True
+                )
+            ),
             refused=tuple(self._refused.values()),
             broken_rules=tuple(self._broken.values()),
             ambiguity=AmbiguitySummary(calls=self._ambiguous, readings=tuple(self._readings.values())),
-            flips=self._flips.summary(TOP),
-            ranges=ranges,
-            footprint=Footprint(
-                guest_bytes=guest_bytes,
-                guest_bytes_from="highest-gpa" if self.memory_bytes is None else "stated",
-                highest_end=self._highest_end,
-                bitmap_bytes=-(-pages // 8),
-                bytes_per_range=RANGE_BYTES,
-                peak_bytes=ranges.peak * RANGE_BYTES,
-                final_bytes=ranges.final * RANGE_BYTES,
-            ),
+            flips=self._flips.summary(TOP, timed=timed),
+            ranges=self._ranges.history(),
+            footprint=self._footprint(),
             final=final,
             final_pages=sum(run.end - run.gpa for run in final) >> PAGE_SHIFT,
             timing=self._clock.timing(),
+            shape=self._shape.summary(),
+            retries=self._retries.summary(),
+            pool=self._pool.summary(TOP, timed=timed),
+            timeline=self._timeline.summary(),
         )
+
+    def _footprint(self) -> Footprint:
+        ranges = self._ranges.history()
+        guest_bytes = self._highest_end if self.memory_bytes is None else self.memory_bytes
+        shared, private = self._xarrays()
+        at_peak, snapped = self._xarray_peak, self._snapped
+        if self._map.count > snapped:
+            at_peak, snapped = (shared, private), self._map.count
+        return Footprint(
+            guest_bytes=guest_bytes,
+            guest_bytes_from="highest-gpa" if self.memory_bytes is None else "stated",
+            highest_end=self._highest_end,
+            bitmap_bytes=-(-self._guest_pages // 8),
+            bytes_per_range=RANGE_BYTES,
+            peak_bytes=ranges.peak * RANGE_BYTES,
+            final_bytes=ranges.final * RANGE_BYTES,
+            rb_tree=Structure(peak_bytes=ranges.peak * RB_NODE_BYTES, final_bytes=ranges.final * RB_NODE_BYTES),
+            xarray_shared=Structure(
+                peak_bytes=max(at_peak[0], shared) * XA_NODE_BYTES, final_bytes=shared * XA_NODE_BYTES
+            ),
+            xarray_private=Structure(
+                peak_bytes=max(at_peak[1], private) * XA_NODE_BYTES, final_bytes=private * XA_NODE_BYTES
+            ),
+            xarray_ranges=snapped,
+        )
+
+
+def _place(sighting: Sighting) -> Place:
+    return Place(source=sighting.source, line=sighting.line)
 
 
 def _call_place(event: TraceEvent) -> CallPlace:
     return CallPlace(place=event.place, gpa=event.gpa, pages=event.pages, to=event.to)
 
 
-def replay(
-    events: Iterable[TraceEvent],
-    *,
-    radix: Radix = "decimal",
-    memory_bytes: int | None = None,
-    backend: Backend | None = None,
-) -> TraceSummary:
-    """Replay events and return what they did; arguments as for `Replay`."""
-    run = Replay(radix=radix, memory_bytes=memory_bytes, backend=backend)
+def replay(events: Iterable[TraceEvent | Sighting], **options: object) -> TraceSummary:
+    """Replay events and return what they did; options as for `Replay`."""
+    run = Replay(**options)  # type: ignore[arg-type]  # Replay's own check
     for event in events:
         run.feed(event)
     return run.summary()
@@ -220,61 +357,108 @@ def replay(
 def replay_sources(
     sources: Iterable[Source],
     *,
-    radix: Radix = "decimal",
-    memory_bytes: int | None = None,
-    backend: Backend | None = None,
     formats: Iterable[str] | None = None,
     progress: Callable[[str, int], None] | None = None,
+    writer: Writer | None = None,
+    failed: Callable[[TraceError], None] | None = None,
+    **options: object,
 ) -> TraceSummary:
     """Read traces one after another as one log, replay them, and return what they did.
 
     Args:
         sources: files or streams, in the order of time.
-        radix: as for `Replay`.
-        memory_bytes: as for `Replay`.
-        backend: as for `Replay`.
-        formats: names of the formats to look for, all by default.
+        formats: names of the readers to use, all by default.
         progress: called with a source's name and the bytes read of it so far.
+        writer: gets everything that is found, in our own format.
+        failed: called for a source that cannot be read; without it, and where it is the only one, the error is raised.
+        options: as for `Replay`.
 
     Raises:
-        TraceError: ``unreadable-trace``, ``binary-trace``; ``empty-trace`` when there is not a byte, ``no-events`` when
-            no line could be read; ``bad-radix``, ``bad-memory``.
+        TraceError: ``unreadable-trace``, ``binary-trace``, ``no-zstd``; ``empty-trace`` when there is not a byte,
+            ``no-events`` when no line is of use; ``bad-radix``, ``bad-memory``.
         UsageError: ``unknown-format``.
 
     """
-    run = Replay(radix=radix, memory_bytes=memory_bytes, backend=backend)
+    run = Replay(**options)  # type: ignore[arg-type]  # Replay's own check
     wanted = None if formats is None else tuple(formats)
+    every = list(sources)
     reads: list[ReadReport] = []
-    for source in sources:
-        if isinstance(source, tuple):
-            reads.append(_read(run, source[1], source[0], wanted, progress))
-        else:
-            with open_trace(source) as stream:
-                reads.append(_read(run, stream, str(source), wanted, progress))
-    if not any(read.event_count for read in reads):
+    for source in every:
+        try:
+            reads.append(_read_source(run, source, wanted, progress, writer))
+        except TraceError as error:
+            if failed is None or len(every) == 1:
+                raise
+            failed(error)
+    if not any(read.event_count or read.seen for read in reads):
         raise _nothing(reads, wanted)
     return run.summary(reads)
 
 
-def _read(
+def _read_source(
     run: Replay,
-    stream: BinaryIO,
-    name: str,
+    source: Source,
     formats: tuple[str, ...] | None,
     progress: Callable[[str, int], None] | None,
+    writer: Writer | None,
 ) -> ReadReport:
+    if isinstance(source, tuple):
+        return read_into(run, source[1], source[0], formats=formats, progress=progress, writer=writer)
+    with open_trace(source) as stream:
+        return read_into(run, stream, str(source), formats=formats, progress=progress, writer=writer)
+
+
+def read_into(
+    run: Replay,
+    stream: BinaryIO | Following,
+    name: str,
+    *,
+    formats: tuple[str, ...] | None = None,
+    progress: Callable[[str, int], None] | None = None,
+    writer: Writer | None = None,
+    interruptible: bool = False,
+) -> ReadReport:
+    """Read one stream into a replay and return how that went; arguments as for `replay_sources`.
+
+    With `interruptible`, a `KeyboardInterrupt` ends the stream and is no error.
+    """
     on_bytes = None if progress is None else (lambda done: progress(name, done))
-    trace = Trace(stream, name=name, formats=formats, progress=on_bytes)
-    for event in trace:
-        run.feed(event)
-    return trace.report()
+    trace = Trace(
+        stream,  # type: ignore[arg-type]  # Following has what is used of a stream
+        name=name,
+        formats=formats,
+        progress=on_bytes,
+        malformed=None if writer is None else writer.record,
+    )
+    try:
+        _feed(run, trace, writer)
+    except KeyboardInterrupt:
+        if not interruptible:
+            raise
+        _feed(run, trace.settle(), writer)
+    report = trace.report()
+    if writer is not None:
+        writer.report(report)
+    return report
+
+
+def _feed(run: Replay, records: Iterable[TraceEvent | Sighting], writer: Writer | None) -> None:
+    feed = run.feed
+    if writer is None:
+        for record in records:
+            feed(record)
+    else:
+        for record in records:
+            writer.record(record)
+            feed(record)
 
 
 def _nothing(reads: list[ReadReport], formats: tuple[str, ...] | None) -> TraceError:
     names = ", ".join(read.source for read in reads[:3]) + (", …" if len(reads) > 3 else "")
     if not any(read.bytes_read for read in reads):
+        problem = next((note.text for read in reads for note in read.notes if note.code == "cut-short"), None)
         return TraceError(
-            f"{names}: nothing to read" if reads else "no trace was given",
+            f"{names}: nothing to read" + (f": {problem}" if problem else "") if reads else "no trace was given",
             code="empty-trace",
             hint="the file is empty; look at what should have written it" if reads else "name a file",
         )
@@ -286,10 +470,10 @@ def _nothing(reads: list[ReadReport], formats: tuple[str, ...] | None) -> TraceE
             first = read.first_malformed[0]
             problem += f"; {malformed} could not be read, first in line {first.line}: {first.reason}"
             break
-    known = "; ".join(f"{name}: {FORMATS[name]().title}" for name in (FORMATS if formats is None else formats))
-    hints = [note.text for read in reads for note in read.notes if note.code == "base64"][:1]
+    known = "; ".join(f"{name}: {READERS[name].title}" for name in (READERS if formats is None else formats))
+    hints = [note.text for read in reads for note in read.notes if note.code in ("base64", "cut-short")][:1]
     hints.append(f"lines looked for: {known}")
     return TraceError(problem, code="no-events", hint="; ".join(hints), lines=lines, malformed=malformed)
 
 
-__all__ = ["Replay", "Source", "replay", "replay_sources"]
+__all__ = ["Replay", "Source", "read_into", "replay", "replay_sources"]

@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.calls import GATHERED
-from hvabi.abi.registry import Spec, load
+from hvabi.abi.registry import Spec, bundled, load
 from hvabi.abi.values import plain
 from hvabi.adapters.batch import plan
 from hvabi.adapters.registry import guest_class
@@ -218,9 +218,6 @@ class Basis:
         more: tuple[HostStep, ...] = (),
     ) -> Case:
         """Return a host case of one question, or of one and the steps after it."""
-        if self.call.rule(group) is None and self.call is not self.abi.served_calls[0]:
-            # Several calls have such cases: the name of the call tells them apart.
-            name = f"{self.call.name}-{name}"
         answers = self.answers(question) if expected is None else expected
         first = self.step(question, answers)
         way = way_steps(self, question)
@@ -228,7 +225,10 @@ class Basis:
         if self.call.convert is None:
             # A question has no state that is asked for: the names speak of the state that is found.
             name = name.replace("-to-", "-of-")
-            group = group if self.call.rule(group) is not None else f"{self.call.name}-{group}"
+        if self.call.convert is None or self.call is not self.abi.convert_call:
+            # A rule of another value of an open policy is a rule of the call all the same.
+            about_rule = bundled(self.spec.id).calls[self.call.name].rule(group) is not None
+            group = group if about_rule else f"{self.call.name}-{group}"
         return Case(
             id=f"{self.prefix}.host.{self.transport}.{group}.{name}",
             abi=self.spec.id,

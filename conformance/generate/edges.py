@@ -159,7 +159,7 @@ def _high_addresses(basis: Basis) -> Iterator[Case]:
             judged = judge(basis, Question(fields=fields, before=around(HIGH_PAGE, granule, to), call=basis.call.name))
             if judged is not None and judged.accepted:
                 yield _case(basis, judged, "done", f"above-4g-to-{to}", "The pages lie above 4 GiB.")
-    if not basis.states() or basis.continues:
+    if not basis.states() or basis.call.guest is None or basis.continues:
         return
     guest = basis.guest(scratch=HIGH_SCRATCH)
     for to in basis.states():
@@ -181,11 +181,34 @@ def _outputs(basis: Basis) -> list[str]:
     sent, answered = transport.placements[basis.call.request].place, transport.placements[basis.call.response].place
     fields = basis.abi.messages[basis.call.request].fields
     written = {str(_where(places)) for places in answered.values() if places}
+    read = _read(basis)
     return [
         name
         for name, places in sent.items()
         if places and str(_where(places)) in written and not fields[name].is_list and fields[name].const is None
+        and not (isinstance(places[0], RegisterPlace) and name in read)
+    ]  # fmt: skip
+
+
+def _read(basis: Basis) -> set[str]:
+    """Return names that the rules of a host, and what the call means, look at, through definitions."""
+    exprs = [
+        expr
+        for rule in basis.call.rules
+        if rule.binds == "host"
+        for expr in (*(e for operand in rule.operands.values() for e in operand), rule.when)
     ]
+    convert = basis.call.convert
+    if convert is not None:
+        exprs += [convert.start, convert.pages, convert.to.of if convert.to is not None else None]
+    todo = {name for expr in exprs if expr is not None for name in names_of(expr)}
+    seen: set[str] = set()
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        if name in basis.call.define:
+            todo |= names_of(basis.call.define[name].expr) - seen
+    return seen
 
 
 def _where(places: Any) -> Any:

@@ -118,13 +118,19 @@ def _can_be_done(basis: Basis, start: int, pages: int, to: str) -> bool:
 
 
 def _not_made(basis: Basis) -> Iterator[Case]:
+    granule = basis.granule()
     for to in basis.states()[:1]:
-        rows = (
+        rows: tuple[tuple[str, int, int, Setup, str], ...] = (
             ("no-pages", PLACE << 12, 0, Setup(scratch=SCRATCH), "Zero pages: no call."),
-            ("gpa-unaligned", (PLACE << 12) + 0x800, 1, Setup(scratch=SCRATCH), "An unaligned address: no call."),
-            ("switched-off", PLACE << 12, basis.granule(), Setup(scratch=SCRATCH, enabled=False),
+            ("gpa-unaligned", (PLACE << 12) + 0x800, granule, Setup(scratch=SCRATCH), "An unaligned address: no call."),
+            ("switched-off", PLACE << 12, granule, Setup(scratch=SCRATCH, enabled=False),
              "The call is not offered: no call."),
         )  # fmt: skip
+        parts = (
+            ("granule-unaligned", (PLACE + 1) << 12, granule, Setup(scratch=SCRATCH), "No whole granules: no call."),
+            ("part-of-a-granule", PLACE << 12, granule - 1, Setup(scratch=SCRATCH), "No whole granules: no call."),
+        )
+        rows += parts if granule > 1 else ()
         for name, gpa, pages, setup, why in rows:
             script = GuestScript(gpa=gpa, pages=pages, to=to, done=False, calls=(0, 0))
             yield _case(basis, "none", name, script, rules=[], why=why, setup=setup)
@@ -318,6 +324,8 @@ def _lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, *tuple[GuestTurn, ...
                 yield "backwards", GuestTurn(inject=stopped), turn(name, f"({of}) - 1")
         case "equals" if field in fields:
             yield "other", turn(field, f"({text('to')}) + 1")
+        case "known-value" if field in fields:
+            yield "unknown", turn(field, "0x7777")
         case "bits-set" if field in fields:
             yield "cleared", turn(field, "0")
         case "reserved" if field in fields:

@@ -16,6 +16,7 @@ from hvabi.conformance.oracle.answers import Request, same
 from hvabi.conformance.oracle.walk import Undefined
 
 if TYPE_CHECKING:
+    from hvabi.abi.calls import Call
     from hvabi.conformance.case import Case, Expected, Memory
 
 MOST_BYTES = 1 << 16
@@ -97,10 +98,38 @@ def read_fields(basis: Basis, question: Question, regs: dict[str, int], mem: Mem
         return None
 
 
+def _is_another_call(basis: Basis, question: Question) -> bool:
+    """Whether a request is one of another call of the ABI, by its constants and fixed registers."""
+    regs, mem = basis.wire(question)
+    placements = basis.abi.transports[basis.transport].placements
+    for call in basis.abi.calls.values():
+        if call.request not in placements:
+            continue
+        if call.name == basis.call.name:
+            if _selects(basis, question, call, regs, mem):
+                return False
+        elif _selects(basis, question, call, regs, mem):
+            return True
+    return False
+
+
+def _selects(basis: Basis, question: Question, call: Call, regs: dict[str, int], mem: Memory) -> bool:
+    codec = basis.spec.message(call.request, transport=basis.transport, config=question.setup.config)
+    fields, scope = codec.reader(_Zeroes(regs, mem))
+    try:
+        fixed = codec.placer.placement.fixed.items()
+        constants = {name: item.const for name, item in codec.message.fields.items() if item.const is not None}
+        return all(regs.get(register, 0) == scope.int(expr) for register, expr in fixed) and all(
+            fields[name] == scope.int(expr) for name, expr in constants.items()
+        )
+    except HvAbiError:
+        return False
+
+
 def judge(basis: Basis, question: Question) -> Judged | None:
     """Return what the oracle says, None where the question cannot be sent or has no answer that is laid down."""
     sent = normal(basis, question)
-    if sent is None:
+    if sent is None or _is_another_call(basis, sent):
         return None
     try:
         answers = basis.answers(sent)

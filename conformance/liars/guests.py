@@ -265,6 +265,14 @@ def _with_batches(name: str, batch_class: type[Batch]) -> type[Guest]:
     return _guest(Conversation)
 
 
+def granule_of(guest: Guest) -> int:
+    """Return the least pages that one conversion has."""
+    definition = guest.definition.guest
+    if definition is None or definition.granule is None:
+        return 1
+    return max(guest.scope().int(definition.granule) // PAGE_SIZE, 1)
+
+
 # -- what is asked ----------------------------------------------------------------------------------------------------
 
 
@@ -280,6 +288,17 @@ class CallsWhereSwitchedOff(Guest):
             self.enabled = kept
 
 
+class RoundsToGranule(Guest):
+    """Widens a range to whole granules."""
+
+    def convert(self, start_gpa: int, pages: int, to: PageState) -> GuestConversation:
+        """Widen."""
+        unit = granule_of(self)
+        first = start_gpa // PAGE_SIZE // unit * unit
+        last = -(-(start_gpa // PAGE_SIZE + pages) // unit) * unit if pages else first
+        return super().convert(first * PAGE_SIZE, last - first, to)
+
+
 class RoundsUnaligned(Guest):
     """Rounds an unaligned address down to its page."""
 
@@ -293,7 +312,7 @@ class CallsForNothing(Guest):
 
     def convert(self, start_gpa: int, pages: int, to: PageState) -> GuestConversation:
         """Ask for a page where there is none."""
-        return super().convert(start_gpa, pages or 1, to)
+        return super().convert(start_gpa, pages or granule_of(self), to)
 
 
 BelievesAll = _guest(_BelievesAll)

@@ -47,11 +47,12 @@ class AnswerLies(Sight):
                         spec=partial(told.change, change=partial(model.with_answer_field, field=path, expr=other[1]))
                     ),
                     hints=told.hints,
-                    equivalent=told.never or self._not_compared(told.answer, path),
+                    equivalent=told.never or self._not_compared(told.answer, path, other[1]),
                 )
 
-    def _not_compared(self, answer: Answer, path: str) -> str | None:
-        if path in answer.may_change or path in answer.nonzero:
+    def _not_compared(self, answer: Answer, path: str, other: Expr | None = None) -> str | None:
+        """Say that the host may choose what it answers in a field, but not 0 where it must not be 0; else None."""
+        if path in answer.may_change or (path in answer.nonzero and other != Int(0)):
             return f"the specification lets the host choose {path} here"
         return None
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from hvabi.abi.expr import Attr, Int, Name, Truth, names, paths
+from hvabi.abi.scope import Scope, static_names
 from hvabi.conformance.liars import guests, model
 from hvabi.conformance.liars.exprs import either, moved_names, rewrite, scaled
 from hvabi.conformance.liars.liar import Planted
@@ -32,6 +33,9 @@ class GuestLies:
         self.transport: Transport = abi.transports[transport]
         self.call: Call = model.the_call(abi)
         self.request: Message = abi.messages[self.call.request]
+        granule = self.call.guest.granule if self.call.guest is not None else None
+        known = static_names(abi, self.transport, {key.name: key.default for key in abi.config.values()})
+        self.unit = max(Scope(known).int(granule) // 4096, 1) if granule is not None else 1
 
     def all(self) -> Iterator[Made]:
         """Yield every liar."""
@@ -57,6 +61,9 @@ class GuestLies:
             "none",
         )
         yield _engine("request", "unaligned", guests.RoundsUnaligned, "It rounds an unaligned address down.", "none")
+        if guest.granule is not None and self.unit > 1:
+            what = "It widens a range to whole granules."
+            yield _engine("request", "granule", guests.RoundsToGranule, what, "none")
         yield _engine("request", "nothing", guests.CallsForNothing, "It takes an empty range for one page.", "none")
         if guest.max_elements is not None:
             yield _engine(
@@ -79,11 +86,11 @@ class GuestLies:
             )
         for path, expr in guest.request.items():
             if "start" in names(expr):
-                wrong = moved_names(expr, ("start",), 4096)
+                wrong = moved_names(expr, ("start",), 4096 * self.unit)
                 yield self._sent(f"{path}-one-page-on", f"Its {path} is one page too far.", path, wrong)
         for path, expr in guest.element.items():
             if "start" in names(expr):
-                element = {**guest.element, path: moved_names(expr, ("start",), 4096)}
+                element = {**guest.element, path: moved_names(expr, ("start",), 4096 * self.unit)}
                 yield Made(
                     kind="request",
                     name=f"element-{path}-one-page-on",

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from hvabi.abi.expr import Attr, Binary, Int, Name, names
+from hvabi.abi.scope import enum_names
 from hvabi.conformance.liars import model
 
 if TYPE_CHECKING:
@@ -98,14 +99,18 @@ class Sight:
 
     def _direction_is_judged(self, to: Direction) -> bool:
         """Whether a rule lets only directions pass that the specification knows."""
-        field = self.request.fields.get(to.of.name) if isinstance(to.of, Name) else None
-        if field is None or field.enum is None or not {v.value for v in field.enum.values.values()} <= set(to.states):
-            return False
-        return any(
-            rule.check == "known-value" and rule.when is None and "values" not in rule.operands
-            and to.of in rule.operands["of"]
-            for rule in self.rules
-        )  # fmt: skip
+        numbers = enum_names(self.abi)
+        for rule in self.rules:
+            if rule.check != "known-value" or rule.when is not None or to.of not in rule.operands["of"]:
+                continue
+            field = self.request.fields.get(to.of.name) if isinstance(to.of, Name) else None
+            if "values" in rule.operands:
+                known = {numbers.get(expr.name) if isinstance(expr, Name) else None for expr in rule.operands["values"]}
+            else:
+                known = {item.value for item in field.enum.values.values()} if field and field.enum else {None}
+            if known <= set(to.states):
+                return True
+        return False
 
     def width(self, expr: Expr) -> int | None:
         """Return the bits of the one field that an expression is, or of what it masks, None where it is neither."""

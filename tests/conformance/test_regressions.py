@@ -52,6 +52,7 @@ ABIS = (
     "ghcb-msr-psc",
     "tdx-map-gpa",
     "s390-uv-share",
+    "pef-uv-share",
 )
 
 RETOLD = [retold for story in stories() for retold in story.cases]

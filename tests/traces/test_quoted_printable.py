@@ -8,15 +8,16 @@ import random
 
 import pytest
 
+from hvabi.traces.blocks import MAX_LINE, Blocks, LineSource
 from hvabi.traces.quoted_printable import QuotedPrintable
-from hvabi.traces.text import MAX_LINE, LineSource
 
 HEADER = b"Subject: =?utf-8?Q?a=3Db?=\nContent-Transfer-Encoding: quoted-printable\nX: a=b\n\n"
 
 
 def decoded(data: bytes) -> tuple[list[tuple[int, bytes]], QuotedPrintable]:
-    decoder = QuotedPrintable()
-    return [(line.number, line.data) for line in decoder.decode(LineSource(io.BytesIO(data), name="t"))], decoder
+    decoder, source = QuotedPrintable(), LineSource()
+    lines = [line for block in Blocks(io.BytesIO(data), name="t") for line in source.split(block)]
+    return [(line.number, line.data) for line in decoder.decode(lines)], decoder
 
 
 CASES = {

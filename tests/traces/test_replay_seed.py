@@ -126,7 +126,7 @@ def test_the_replay(wrapping: Wrapping) -> None:
     # `100` is the only number that both readings give differently: calls 21, 23 and 25.
     assert found.ambiguity.calls == 3
     (reading,) = found.ambiguity.readings
-    assert (reading.text, reading.decimal_pages, reading.hex_pages, reading.calls) == ("100", 100, 256, 3)
+    assert (reading.text, reading.pages, reading.other_pages, reading.by, reading.calls) == ("100", 100, 256, "hex", 3)
 
     (read,) = found.reads
     assert (read.events, read.malformed) == ({"page-enc-status": 26}, 0)
@@ -156,7 +156,7 @@ def test_flips_of_the_pages(name: str) -> None:
     flips = replayed(WRAPPINGS[name].data).flips
     assert flips.page_changes == 2 * 1 + 9 * 2 + 100 * 3
     assert (flips.changed_pages, flips.flip_flop_pages) == (2 + 9 + 100, 9 + 100)
-    assert flips.inexact_from is None
+    assert (flips.one_in, flips.sampled_from) == (1, None)
     assert [(run.gpa, run.pages, run.changes) for run in flips.top] == [
         (0x1D767000, 100, 3),
         (0x1E501000, 1, 2),
@@ -187,7 +187,7 @@ def test_bytes_against_a_bitmap() -> None:
 def test_the_hexadecimal_reading(name: str) -> None:
     """`100` is 0x100 = 256 pages up to 0x1d767000 + 256 * 0x1000 = 0x1d867000, below 1e501: all else is the same."""
     found = replayed(WRAPPINGS[name].data, radix="hex")
-    assert found.radix == "hex"
+    assert found.read_as == ("hex",)
     assert (found.calls, found.share_calls, found.unshare_calls, found.no_op_calls) == (26, 14, 12, 3)
     assert [sample.ranges for sample in found.ranges.samples] == RANGES
     assert [(each.gpa, each.end) for each in found.final] == [
@@ -198,7 +198,7 @@ def test_the_hexadecimal_reading(name: str) -> None:
     assert found.final_pages == 258
     assert found.flips.page_changes == 2 * 1 + 9 * 2 + 256 * 3
     assert (found.flips.changed_pages, found.flips.flip_flop_pages) == (2 + 9 + 256, 9 + 256)
-    assert (found.ambiguity.calls, found.ambiguity.readings[0].hex_pages) == (3, 256)
+    assert (found.ambiguity.calls, found.ambiguity.readings[0].other_pages) == (3, 256)
 
 
 def test_both_spellings_of_the_log_are_the_same_calls() -> None:

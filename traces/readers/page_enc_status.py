@@ -9,19 +9,19 @@ readings give differently is reported as ambiguous and carries both.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hvabi.abi.diagnostics import escape
-from hvabi.traces.event import Ambiguity, Malformed, TraceEvent
+from hvabi.traces.clocks import printk_time
+from hvabi.traces.event import Ambiguity, TraceEvent
 from hvabi.traces.meaning import Meaning
+from hvabi.traces.readers.base import REMEMBERED, LineReader, malformed
 from hvabi.traces.report import Note
-from hvabi.traces.text import printk_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hvabi.traces.reader import Line
+    from hvabi.traces.event import Malformed
+    from hvabi.traces.readers.base import Line
 
 ABI = "kvm-page-enc-status"
 REVISION = "v10"
@@ -35,13 +35,12 @@ _PARTS = (
     (re.compile(r",\s{1,8}npages\s{1,8}=\s{1,8}([0-9a-f]{1,40})(?![\w.])"), "`, npages  = ` and a number"),
     (re.compile(r",\s{1,8}enc\s{1,8}=\s{1,8}([0-9a-f]{1,40})(?![\w.])"), "`, enc = ` and a number"),
 )
-_EXCERPT = 100
 
 
-class PageEncStatusReader:
+class PageEncStatusReader(LineReader):
     """Reads the debug print of the KVM_HC_PAGE_ENC_STATUS series."""
 
-    format = "page-enc-status"
+    name = "page-enc-status"
     title = "page_enc_status_hc lines of the 2020 SEV migration series (dmesg of the host)"
     marks = (PHRASE.encode(),)
 
@@ -49,25 +48,32 @@ class PageEncStatusReader:
         self.hex_only = 0
         self.first_hex_only: int | None = None
         self._meaning = Meaning(ABI, revision=REVISION)
+        self._known: dict[str, tuple[Any, ...]] = {}
 
     def read(self, line: Line) -> Iterator[TraceEvent | Malformed]:
         """Return an event or a malformed record for each time that the phrase stands in the line."""
-        text, behind = line.text, 0
+        text = line.text
         at = text.find(PHRASE)
+        known = self._known.get(text[at:])
+        if known is not None and not line.cut:
+            yield TraceEvent.plain(line.source, line.number, printk_time(text[:at]), *known)
+            return
+        behind = 0
         while at >= 0:
             start = at + len(PHRASE)
             following = text.find(PHRASE, start)
             record = text[start : following if following >= 0 else None]
             found = self._parse(record, last=following < 0 and line.cut)
             if isinstance(found, str):
-                yield Malformed(
-                    source=line.source,
-                    line=line.number,
-                    reason=found,
-                    excerpt=escape(text[at : at + _EXCERPT]),
-                )
+                yield malformed(line, found, at)
             else:
-                yield self._event(line, printk_time(text[behind:at]), *found)
+                time = printk_time(text[behind:at])
+                rest = self._rest(line, *found)
+                yield TraceEvent.plain(line.source, line.number, time, *rest)
+                if following < 0 and not line.cut and found[1].isdecimal():
+                    if len(self._known) >= REMEMBERED:
+                        self._known.clear()
+                    self._known[text[at:]] = rest
             behind, at = start, following
 
     def notes(self) -> Iterator[Note]:
@@ -97,34 +103,23 @@ class PageEncStatusReader:
             return "a number does not fit into its field"
         return gpa, npages, enc
 
-    def _event(self, line: Line, time: float | None, gpa: str, npages: str, enc: str) -> TraceEvent:
+    def _rest(self, line: Line, gpa: str, npages: str, enc: str) -> tuple[Any, ...]:
+        """Return the fields of the event behind its time."""
+        # enc is a truth value: its radix makes no difference.
+        address, private = int(gpa, 16), _least(enc)
+        open_ = None
         if not npages.isdecimal():
             self.hex_only += 1
             self.first_hex_only = self.first_hex_only or line.number
-            return self._reading(line, time, gpa, int(npages, 16), enc)
-        event = self._reading(line, time, gpa, int(npages), enc)
-        if int(npages) == int(npages, 16) or not self._meaning.fits(npages=int(npages, 16)):
-            return event
-        in_hex = self._reading(line, time, gpa, int(npages, 16), enc)
-        if in_hex == event:
-            return event
-        return replace(event, ambiguous=Ambiguity(field="npages", text=npages, in_hex=in_hex))
-
-    def _reading(self, line: Line, time: float | None, gpa: str, npages: int, enc: str) -> TraceEvent:
-        # enc is a truth value: its radix makes no difference.
-        meant = self._meaning.of(gpa=int(gpa, 16), npages=npages, enc=_least(enc))
-        return TraceEvent(
-            source=line.source,
-            line=line.number,
-            time_seconds=time,
-            abi=ABI,
-            gpa=meant.gpa,
-            pages=meant.pages,
-            to=meant.to,
-            attempt=True,
-            refused=meant.refused,
-            broken=meant.broken,
-        )
+            meant = self._meaning.of(gpa=address, npages=int(npages, 16), enc=private)
+        else:
+            meant = self._meaning.of(gpa=address, npages=int(npages), enc=private)
+            if self._meaning.fits(npages=int(npages, 16)):
+                other = self._meaning.of(gpa=address, npages=int(npages, 16), enc=private)
+                if other != meant:
+                    open_ = Ambiguity("npages", npages, "decimal", "hex", other)
+        abi, start, pages, to, refused, broken = meant
+        return abi, start, pages, to, True, open_, refused, broken, self.name, "boot"
 
 
 def _least(digits: str) -> int:

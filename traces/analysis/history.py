@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hvabi.traces.summary import RangeHistory, RangeSample, Timing
+from hvabi.traces.analysis.results import RangeHistory, RangeSample, Timing
 
 if TYPE_CHECKING:
+    from hvabi.traces.event import Clock as Kind
     from hvabi.traces.event import TraceEvent
 
 MAX_SAMPLES = 1024
@@ -17,6 +18,7 @@ class RangeCounter:
     """Follows the number of ranges. No sample hides a peak: each is the highest of its calls."""
 
     def __init__(self, *, max_samples: int = MAX_SAMPLES) -> None:
+        self.peak = 0
         self._max_samples = max_samples
         self._samples: list[RangeSample] = []
         self._per_sample = 1
@@ -29,12 +31,12 @@ class RangeCounter:
         """Note how many ranges there are after a call."""
         self._calls += 1
         self._now = ranges
-        if self._samples and self._in_last < self._per_sample and ranges <= self._samples[-1].ranges:
+        if self._in_last < self._per_sample and self._samples and ranges <= self._samples[-1].ranges:
             self._in_last += 1
             return
         sample = RangeSample(call=self._calls, place=event.place, time_seconds=event.time_seconds, ranges=ranges)
-        if self._peak is None or ranges > self._peak.ranges:
-            self._peak = sample
+        if self._peak is None or ranges > self.peak:
+            self._peak, self.peak = sample, ranges
         if self._samples and self._in_last < self._per_sample:
             self._samples[-1] = sample
             self._in_last += 1
@@ -51,7 +53,7 @@ class RangeCounter:
     def history(self) -> RangeHistory:
         """Return what was seen so far."""
         return RangeHistory(
-            peak=self._peak.ranges if self._peak else 0,
+            peak=self.peak,
             peak_at=self._peak,
             final=self._now,
             samples=tuple(self._samples),
@@ -60,32 +62,47 @@ class RangeCounter:
 
 
 class Clock:
-    """Follows the times of events."""
+    """Follows the times of events.
+
+    Attributes:
+        now: seconds since the first time, on a clock that never goes back.
+        kind: what the times count from. Times of another clock in the same trace are passed over.
+
+    """
 
     def __init__(self) -> None:
+        self.now = 0.0
+        self.kind: Kind | None = None
         self._calls = 0
         self._first: float | None = None
         self._part_start = self._last = 0.0
         self._before = 0.0
         self._backwards = 0
 
-    def add(self, time: float | None) -> None:
+    def add(self, time: float | None, kind: Kind | None = None) -> None:
         """Note the time of a call; one without a time is passed over."""
-        if time is None:
+        if time is None or (kind is not self.kind and self._first is not None and kind != self.kind):
             return
         if self._first is None:
             self._first = self._part_start = time
+            self.kind = kind
         elif time < self._last:
             self._backwards += 1
             self._before += self._last - self._part_start
             self._part_start = time
         self._last = time
         self._calls += 1
+        self.now = self._before + time - self._part_start
+
+    @property
+    def timed(self) -> bool:
+        """Whether there was a time."""
+        return self._first is not None
 
     def timing(self) -> Timing:
         """Return what was seen so far."""
         # Traces have nanoseconds at best; the rest is noise of the subtraction.
-        span = round(self._before + self._last - self._part_start, 9)
+        span = round(self.now, 9)
         return Timing(
             timed_calls=self._calls,
             first_seconds=self._first,

@@ -1,0 +1,1 @@
+"""What a replay works out: one module for each question, each in bounded memory."""
