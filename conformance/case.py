@@ -184,6 +184,9 @@ class GuestTurn:
             definitions can be used.
         regs: raw registers to answer.
         mem_at: raw bytes to answer as (block name, offset in it, bytes).
+        when: an EXPR over the request and the right response of a served call: only where it holds is anything laid
+            over that. Where no such turn ever had its word, as a guest may ask in another way, the conversation is
+            judged as one that was served.
 
     """
 
@@ -192,6 +195,7 @@ class GuestTurn:
     say: Mapping[str, int | str] = field(default_factory=dict)
     regs: Mapping[str, int] = field(default_factory=dict)
     mem_at: tuple[tuple[str, int, bytes], ...] = ()
+    when: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

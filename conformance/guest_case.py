@@ -5,6 +5,7 @@ It judges what the guest asks, when it does its local half, and what it believes
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hvabi.abi.errors import HvAbiError
@@ -12,7 +13,7 @@ from hvabi.abi.wire import Wire, merge
 from hvabi.conformance.answer import Converted, GuestAsk, LocalStep
 from hvabi.conformance.ask import Asked, Reader, Unreadable
 from hvabi.conformance.bytesmap import Bytes, Spans, text_of
-from hvabi.conformance.case import GuestTurn
+from hvabi.conformance.case import GuestTurn, Held
 from hvabi.conformance.judge import state_differences
 from hvabi.conformance.modelled import undone, visible, with_chosen
 from hvabi.conformance.oracle.walk import Undefined
@@ -53,6 +54,8 @@ class GuestCase:
         self.facts: Mapping[str, Pages] = case.facts
         self.held = Held()
         self.memory = Bytes()
+        #: Calls of conversions before this one.
+        self.earlier = 0
         self._begin(case.script)
 
     def _begin(self, script: GuestScript) -> None:
@@ -62,6 +65,8 @@ class GuestCase:
         #: Whether every answer so far was the model's own, and whether none of them refused anything.
         self.served = True
         self.refused = False
+        #: Whether a turn under a condition had its word.
+        self.told = False
         self.calls = 0
         self.stalled = 0
         self.bound = 0
@@ -76,6 +81,7 @@ class GuestCase:
         """Ask for the conversion and answer the guest's calls to the end."""
         self.client.reset(self.case.before, self.case.facts)
         while self._convert() and self.script.then is not None:
+            self.earlier += self.calls
             self._begin(self.script.then)
         return self.outcome
 
@@ -97,7 +103,7 @@ class GuestCase:
         return not self.outcome.failed
 
     def _find(self, what: str, expected: str, found: str, *, rule: str | None = None, level: str | None = None) -> None:
-        step = max(self.calls - 1, 0)
+        step = max(self.earlier + self.calls - 1, 0)
         self.outcome.add(Finding(what=what, expected=expected, found=found, step=step, rule=rule), level)
 
     # -- calls --------------------------------------------------------------------------------------------------
@@ -128,10 +134,14 @@ class GuestCase:
             regs, mem = served
         else:
             self.stalled += 1
-        if turn.kind == "say" or turn.say or turn.regs or turn.mem_at:
+        right = self._over(asked, regs, mem) if turn.kind == "serve" else None
+        says = turn.kind == "say" or bool(turn.say or turn.regs or turn.mem_at)
+        if turn.when is not None and right is not None:
+            says = says and self.reader.is_so(read, turn.when, right)
+            self.told = self.told or says
+        if says:
             self.served = False
             self.refused = True
-            right = self._over(asked, regs, mem) if turn.kind == "serve" else None
             said, bytes_said = self.reader.say(read, turn, to=self.script.to, answer=right)
             regs.update(said)
             mem += bytes_said
@@ -228,7 +238,7 @@ class GuestCase:
             if expected.end != "replay":
                 break
             inject = None
-            read = self.reader.read({**asked.regs, **regs}, visible(asked.mem, self.memory))
+            read = self.reader.read({**asked.regs, **regs}, visible(asked.mem, self.memory), self.held)
         if expected.end != "return":
             why = f"{expected.end} {expected.fault or ''}".strip() + (f" ({expected.rule})" if expected.rule else "")
             self._find("request", "one that the host returns from", why, rule=expected.rule)
@@ -240,7 +250,7 @@ class GuestCase:
         """Take over what the model host has done."""
         changed = state_differences(self.state, expected.state, (), "private")
         self.stalled = 0 if changed else self.stalled + 1
-        self.state, self.facts = expected.state, expected.facts
+        self.state, self.facts, self.held = expected.state, expected.facts, expected.held
 
     # -- local steps --------------------------------------------------------------------------------------------
 
@@ -286,6 +296,9 @@ class GuestCase:
     # -- the end ------------------------------------------------------------------------------------------------
 
     def _end(self, result: Converted) -> None:
+        if not self.told and any(turn.when is not None for turn in self.script.turns):
+            whole = ((self.range[0], self.range[1]),)
+            self.script = replace(self.script, done=True, must_not_believe=(), must_believe=whole)
         script = self.script
         if result.stop is not None:
             if script.done is True:

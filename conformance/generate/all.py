@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hvabi.abi.registry import abi_ids, bundled, load
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.conformance.generate.basis import Basis, basis_of
+from hvabi.conformance.generate.conversations import conversation_cases
 from hvabi.conformance.generate.edges import edge_cases
 from hvabi.conformance.generate.guests import guest_cases
 from hvabi.conformance.generate.hosts import done_cases, fault_cases, progress_cases, reserved_cases
@@ -109,6 +110,7 @@ def _of_call(basis: Basis, role: str | None) -> Iterator[Case]:
     if role in (None, "guest") and basis.call.guest is not None and basis.call.convert is not None:
         yield from guest_cases(basis)
         yield from more_guest_cases(basis)
+        yield from conversation_cases(basis)
 
 
 def _right_cases(basis: Basis) -> Iterator[Case]:

@@ -37,7 +37,7 @@ def guest_cases(basis: Basis) -> Iterator[Case]:
     yield from _lied_to(basis)
 
 
-def _sent_rules(basis: Basis) -> list[str]:
+def sent_rules(basis: Basis) -> list[str]:
     """Return the rules that bind what a guest sends: every served call shows them."""
     return [
         rule.id
@@ -104,7 +104,7 @@ def _served(basis: Basis) -> Iterator[Case]:
             yield _case(
                 basis, "done", f"{name}-to-{to}",
                 GuestScript(gpa=start << 12, pages=pages, to=to, must_believe=((start, start + pages),)),
-                rules=_sent_rules(basis),
+                rules=sent_rules(basis),
                 why="The host does everything at once: each page must be asked for, and none beside.",
             )  # fmt: skip
 
@@ -238,7 +238,7 @@ def _refused(basis: Basis) -> Iterator[Case]:
                 if answer.cannot is None and answer.end == "return" and answer.guard.serves(basis.transport):
                     refusals.setdefault(tuple(sorted((n, str(e)) for n, e in answer.fields.items())), status)
         for status in refusals.values():
-            turn = GuestTurn(kind="say", say=_outcome_words(basis, status))
+            turn = GuestTurn(kind="say", say=outcome_words(basis, status))
             if not turn.say:
                 continue
             yield _case(
@@ -249,7 +249,7 @@ def _refused(basis: Basis) -> Iterator[Case]:
             )  # fmt: skip
         if basis.call.reports_parts(basis.transport):
             turn = GuestTurn(inject=Inject(fault="stop-after", arguments={"pages": granule}))
-            last = GuestTurn(kind="say", say=_outcome_words(basis, "failed") or _outcome_words(basis, "invalid"))
+            last = GuestTurn(kind="say", say=outcome_words(basis, "failed") or outcome_words(basis, "invalid"))
             if last.say:
                 yield _case(
                     basis, "refused", f"after-progress-to-{to}",
@@ -259,7 +259,7 @@ def _refused(basis: Basis) -> Iterator[Case]:
                 )  # fmt: skip
 
 
-def _outcome_words(basis: Basis, status: str) -> dict[str, int | str]:
+def outcome_words(basis: Basis, status: str) -> dict[str, int | str]:
     """Return the response fields of an outcome as EXPRs for a script, nothing done."""
     for answer in basis.call.outcomes.get(status, ()):
         if answer.cannot is None and answer.end == "return" and answer.guard.serves(basis.transport):
@@ -274,10 +274,12 @@ def _lied_to(basis: Basis) -> Iterator[Case]:
     for rule in basis.call.rules:
         if rule.binds != "guest" or rule.on != "response" or not rule.guard.serves(basis.transport):
             continue
+        if basis.call.handle is not None and rule.when is not None:
+            continue  # The answer for more is one of a longer conversation.
         for to in basis.states()[:2]:
             if basis.request(start, pages, to) is None:
                 continue
-            for name, *turns in _lies(basis, rule):
+            for name, *turns in lies(basis, rule):
                 yield _case(
                     basis, rule.id, f"{name}-to-{to}",
                     GuestScript(
@@ -288,7 +290,7 @@ def _lied_to(basis: Basis) -> Iterator[Case]:
                 )  # fmt: skip
 
 
-def _lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, *tuple[GuestTurn, ...]]]:
+def lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, *tuple[GuestTurn, ...]]]:
     """Yield turns whose answer breaks the rule: a served or stopped answer with one field changed."""
     if basis.call.response is None:
         return

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from hvabi.conformance.generate.basis import PLACE, Basis, Question
 from hvabi.conformance.generate.judged import Judged, compose, judge
-from hvabi.conformance.generate.variants import variants
+from hvabi.conformance.generate.variants import names_in, variants
+from hvabi.conformance.generate.worked import other_lists, with_lists
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,6 +71,7 @@ class RuleCases:
         self.bases = bases(basis)
         self.found: dict[str, list[tuple[str, Question, Judged]]] = {}
         self.kept: dict[str, list[tuple[str, Judged]]] = {}
+        self._worked: dict[tuple[str, ...], list[Question]] = {}
         rules = list(host_rules(basis))
         self.most_broken = MOST_BROKEN if len(rules) < MANY_RULES else FEW_BROKEN
         for rule in rules:
@@ -83,7 +85,7 @@ class RuleCases:
         names: set[str] = set()
         asked: list[Question] = []
         quota: dict[tuple[str, ...], int] = {}
-        for question in self.bases:
+        for question in self._bases_of(rule):
             for name, changed in variants(self.basis, question, rule):
                 # Each field has its share, or the first operand of a rule would use up all cases.
                 share = _changed(question, changed)
@@ -107,6 +109,15 @@ class RuleCases:
         # A rule that is never broken alone, and whose answer others give too, has one case all the same.
         self.found[rule.id] = alone or first[:1] or among[:1]
         self.kept[rule.id] = kept
+
+    def _bases_of(self, rule: Rule) -> list[Question]:
+        """Return right requests for a rule: where it is about a list that is empty in them, also one that has it."""
+        lists = other_lists(self.basis, rule, names_in(self.basis, rule))
+        if not lists:
+            return self.bases
+        if tuple(lists) not in self._worked:
+            self._worked[tuple(lists)] = with_lists(self.basis, lists)
+        return [*self.bases, *self._worked[tuple(lists)]]
 
     @property
     def _any_order(self) -> bool:

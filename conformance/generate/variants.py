@@ -11,6 +11,7 @@ from hvabi.abi.expr import names as names_of
 from hvabi.abi.expr import paths
 from hvabi.conformance.generate.basis import SCRATCH, Basis, Question, vary
 from hvabi.conformance.generate.handled import handle_variants, limit_variants, names_at
+from hvabi.conformance.generate.worked import other_lists
 from hvabi.conformance.oracle.walk import Undefined, value
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def variants(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
             yield from _overlapping(basis, question, rule)
         case _:
             pass
-    yield from limit_variants(basis, question, rule, _names(basis, rule))
+    yield from limit_variants(basis, question, rule, names_in(basis, rule))
     yield from field_variants(basis, question, rule)
     for name, configured in configurations(basis, question, rule):
         if not name:
@@ -57,7 +58,7 @@ def variants(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
             yield f"{inner}-{name}", changed
 
 
-def _names(basis: Basis, rule: Rule) -> set[str]:
+def names_in(basis: Basis, rule: Rule) -> set[str]:
     """Return every name that a rule looks at, through definitions."""
     todo = {name for exprs in rule.operands.values() for expr in exprs for name in names_of(expr)}
     if rule.when is not None:
@@ -80,7 +81,7 @@ def _names(basis: Basis, rule: Rule) -> set[str]:
 
 def _roots(basis: Basis, rule: Rule) -> tuple[set[str], bool]:
     """Return the request fields that a rule looks at, through definitions, and whether at elements."""
-    seen = _names(basis, rule)
+    seen = names_in(basis, rule)
     return seen & set(basis.abi.messages[basis.call.request].fields), "it" in seen
 
 
@@ -100,6 +101,10 @@ def field_variants(basis: Basis, question: Question, rule: Rule) -> Iterator[Var
     each = basis.elements(rule)
     if elements and each is not None and question.fields.get(each):
         yield from _element_variants(basis, question, each, interesting)
+    for name in other_lists(basis, rule, fields):
+        if name != each and question.fields.get(name):
+            for label, changed in _element_variants(basis, question, name, interesting):
+                yield f"{_dashed(name)}-{label}", changed
 
 
 def _element_variants(
@@ -231,7 +236,7 @@ def basis_request(basis: Basis, question: Question) -> Any:
 
 def configurations(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
     """Yield the question under every configuration that bears on a rule, the default one first under no name."""
-    used = _names(basis, rule)
+    used = names_in(basis, rule)
     keys = [key for key in basis.abi.config.values() if key.name in used and key.choices]
     for choice in itertools.islice(itertools.product(*(key.choices for key in keys)), MOST_CONFIGURATIONS):
         given = {key.name: number for key, number in zip(keys, choice, strict=True)}

@@ -46,14 +46,14 @@ class Working(Asked):
         }
         if self.to is not None:
             local["to"] = STATES[self.to.replace("-", "_")]
-        items = self._items()
+        items = self.elements()
         if self.index < len(items):
             local["it"] = items[self.index]
         if self.call.handle is not None:
             local["handle"] = number_of(self, self.call.handle)
         return self.names.plus(**local)
 
-    def _items(self) -> Sequence[Any]:
+    def elements(self) -> Sequence[Any]:
         """Return the elements that the call goes through: those that are kept under its handle too."""
         if self.each is None:
             return ()
@@ -68,7 +68,7 @@ class Working(Asked):
         assert convert is not None  # the caller has looked
         if convert.each is None:
             return [(0, None, self.names)]
-        items = self._items()
+        items = self.elements()
         first = value(convert.first, self.names) if convert.first is not None else 0
         last = value(convert.count, self.names) if convert.count is not None else len(items)
         self.index = first
