@@ -64,7 +64,7 @@ def _uncapped(doc: str) -> str:
 
 
 def _opened(use: HandleUse, scope: Scope, items: Value) -> Scope:
-    """Return the scope of a request that gets a handle of its own. Raises `KeyError` for one about an earlier handle."""
+    """Return the scope of a request that gets a handle. Raises `KeyError` for one about an earlier handle."""
     if use.does != "open":
         raise KeyError(use.of)
     kept = {name: scope.int(expr) for name, expr in use.keep.items()}
