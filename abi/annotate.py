@@ -53,6 +53,7 @@ class _Rows:
     rows: list[Row] = field(default_factory=list)
     words: list[Word] = field(default_factory=list)
     left_out: int = 0
+    parts_fixed: Mapping[str, int] = field(default_factory=dict)
 
     def add(self, row: Row) -> Row:
         self.rows.append(row)
@@ -114,7 +115,7 @@ class _Rows:
                     continue
             raw = word >> shift & ((1 << item.bits) - 1)
             where = f"{path}.{item.name}" if path else item.name
-            row = self.scalar(item, where, depth, raw, inner, const=None, given=given)
+            row = self.scalar(item, where, depth, raw, inner, const=self.parts_fixed.get(where), given=given)
             spans.append((shift + item.bits - 1, shift, row))
         if layout.size <= 16:
             where = self.rows[first - 1].where if path and first else layout.name
@@ -180,6 +181,7 @@ def annotate(codec: MessageCodec, given: Given, *, request: Value = None) -> Ann
     reader = GivenReader(codec, given)
     fields, scope = reader.start(sent)
     out = _Rows()
+    out.parts_fixed = {path: scope.int(expr) for path, expr in codec.placer.placement.parts.items()}
     _fixed(codec, given, scope, out)
     shared: dict[str, list[tuple[int, int, Row]]] = {}
     missing = []

@@ -250,9 +250,11 @@ class Builder:
 
     def placement(self, message: str, data: Data, pointer: Pointer, endian: str) -> Placement:
         """Read where the fields of one message lie."""
+        fixed = self.exprs(data.get("fixed"), (*pointer, "fixed"))
         return Placement(
             message=message,
-            fixed=self.exprs(data.get("fixed"), (*pointer, "fixed")),
+            fixed={name: expr for name, expr in fixed.items() if "." not in name},
+            parts={name: expr for name, expr in fixed.items() if "." in name},
             blocks={
                 key: self.block(key, item, (*pointer, "blocks", key), endian)
                 for key, item in data.get("blocks", {}).items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.calls import (
@@ -150,6 +151,10 @@ def _convert(builder: Builder, data: Data, pointer: Pointer) -> Convert:
         count=builder.optional(data, "count", pointer),
         hint=builder.optional(data, "hint", pointer),
         facts=builder.exprs(data.get("facts"), (*pointer, "facts")),
+        stands_for={
+            state: {name: bool(value) for name, value in facts.items()}
+            for state, facts in data.get("stands-for", {}).items()
+        },
         contents={
             name: Contents(
                 kind=item["is"], source=item["source"], doc=item["doc"], pointer=(*pointer, "contents", name)
@@ -229,6 +234,7 @@ def _guest(builder: Builder, data: Data, pointer: Pointer) -> Guest:
         max_elements=builder.optional(data, "max-elements", pointer),
         part_elements=builder.optional(data, "part-elements", pointer),
         max_pages=builder.optional(data, "max-pages", pointer),
+        smaller_when=builder.optional(data, "smaller-when", pointer),
         granule=builder.optional(data, "granule", pointer),
         within=(
             builder.expr(within[0], (*pointer, "within", 0)),
@@ -265,6 +271,33 @@ def _alternatives(builder: Builder, data: Any, pointer: Pointer) -> tuple[Altern
 
 def build_call(builder: Builder, name: str, data: Data, pointer: Pointer) -> Call:
     """Build one call. Raises `hvabi.abi.build.BuildError` with the pointer of a place that is wrong."""
+    call = _call(builder, name, data, pointer)
+    return _with_every_answer(call) if call.every_answer or call.every_may_change else call
+
+
+def _with_every_answer(call: Call) -> Call:
+    """Return the call with its `every-answer` in each answer that writes a field."""
+
+    def more(answer: Answer | None) -> Answer | None:
+        if answer is None or not answer.fields:
+            return answer
+        loose = (*answer.may_change, *call.every_may_change)
+        return replace(answer, fields={**call.every_answer, **answer.fields}, may_change=loose)
+
+    return replace(
+        call,
+        rules=tuple(replace(rule, answer=more(rule.answer)) for rule in call.rules),
+        outcomes={
+            status: tuple(found for answer in answers if (found := more(answer)) is not None)
+            for status, answers in call.outcomes.items()
+        },
+        vmm=replace(call.vmm, errno=tuple(replace(row, answer=more(row.answer)) for row in call.vmm.errno))
+        if call.vmm
+        else None,
+    )
+
+
+def _call(builder: Builder, name: str, data: Data, pointer: Pointer) -> Call:
     return Call(
         name=name,
         doc=data["doc"],
@@ -286,6 +319,8 @@ def build_call(builder: Builder, name: str, data: Data, pointer: Pointer) -> Cal
         outcomes={
             key: _answers(builder, item, (*pointer, "outcomes", key)) for key, item in data.get("outcomes", {}).items()
         },
+        every_may_change=tuple(data.get("every-may-change", ())),
+        every_answer=builder.exprs(data.get("every-answer"), (*pointer, "every-answer")),
         convert=_convert(builder, data["convert"], (*pointer, "convert")) if "convert" in data else None,
         query=_query(builder, data["query"], (*pointer, "query")) if "query" in data else None,
         progress=_progress(builder, data["progress"], (*pointer, "progress")) if "progress" in data else None,

@@ -119,9 +119,9 @@ class Called:
             return None
         scope: Scope
         guest = self.call.guest
-        to = state_number(guest.states[0]) if guest and guest.states else 0
+        state = state_number(guest.states[0]) if guest and guest.states else 0
         known = {"scratch": SCRATCH, "scratch_pages": 16, "start": 0, "pages": 1, "count": 1, "attempt": 0,
-                 "to": to, "cpl": 0, "enabled": 1, **local}  # fmt: skip
+                 "to": state, "cpl": 0, "enabled": 1, **local}  # fmt: skip
 
         def fetch(name: str) -> Any:
             if guest is not None and name in guest.request:

@@ -19,22 +19,25 @@ Scope = Literal["call", "element", "page"]
 GATHERED = "gathered"
 """The elements of a call that uses a handle: those that are kept under it, and behind them its own."""
 
-TAXONOMY = (
-    "done",
-    "partial",
-    "retry",
-    "invalid",
-    "misaligned",
-    "out-of-range",
-    "already",
-    "limit",
-    "denied",
-    "busy",
-    "unsupported",
-    "failed",
-)
-"""The common statuses, as `hvabi.backend` spells them; the specification language has its own copy of the words
-because the two layers do not know each other. A test holds them equal."""
+STATUS_DOCS = {
+    "done": "All pages are in the wanted state.",
+    "partial": "A first part is done; the caller goes on behind it.",
+    "retry": "Nothing is wrong with the request; the caller asks again.",
+    "invalid": "The request makes no sense: empty, wrapping, an unknown value.",
+    "misaligned": "An address or a length is not a multiple of the granule.",
+    "out-of-range": "Pages lie outside the guest's memory or outside its address width.",
+    "already": "The pages are in that state already, where that is an answer of its own.",
+    "limit": "A bound of the host is reached: ranges, bytes, entries. Nothing was changed.",
+    "denied": "The caller may not do this, or not to these pages.",
+    "busy": "Someone else holds the pages just now.",
+    "unsupported": "The host does not offer the call, or has not switched it on.",
+    "failed": "The host tried and failed for a reason of its own.",
+}
+"""The common statuses, as `hvabi.backend` spells them, and what they mean; the specification language has its own copy
+of the words because the two layers do not know each other. A test holds them equal."""
+
+TAXONOMY = tuple(STATUS_DOCS)
+"""The names of the common statuses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +115,7 @@ class Contents:
 class Convert:
     """Which pages a request names: start in bytes, pages of 4 KiB; for lists once per element.
 
+    `stands_for` says of a call that changes facts only which facts each state of a guest's conversion stands for.
     `contents` has what is said of the bytes of a page by the state or fact that it gets.
     """
 
@@ -123,6 +127,7 @@ class Convert:
     count: Expr | None = None
     hint: Expr | None = None
     facts: Mapping[str, Expr] = field(default_factory=dict)
+    stands_for: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     contents: Mapping[str, Contents] = field(default_factory=dict)
     pointer: Pointer = ()
 
@@ -203,6 +208,7 @@ class Guest:
     max_elements: Expr | None = None
     part_elements: Expr | None = None
     max_pages: Expr | None = None
+    smaller_when: Expr | None = None
     granule: Expr | None = None
     within: tuple[Expr, Expr] | None = None
     scratch: Mapping[str, Expr] = field(default_factory=dict)
@@ -252,7 +258,11 @@ class Define:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call of an ABI: request and response, rules in order, meaning, progress and answers."""
+    """One call of an ABI: request and response, rules in order, meaning, progress and answers.
+
+    `every_answer` and `every_may_change` are in every answer already that writes a field; they stand here for those
+    who show the call.
+    """
 
     name: str
     doc: str
@@ -262,6 +272,8 @@ class Call:
     define: Mapping[str, Define]
     rules: tuple[Rule, ...]
     outcomes: Mapping[str, tuple[Answer, ...]]
+    every_answer: Mapping[str, Expr] = field(default_factory=dict)
+    every_may_change: tuple[str, ...] = ()
     convert: Convert | None = None
     query: Query | None = None
     progress: Progress | None = None

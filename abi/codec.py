@@ -183,6 +183,9 @@ class MessageCodec:
         if block is None and not registers:
             raise UsageError(f"{self.label} has no bytes of its own", code="no-body", hint="give its registers")
         base = 0
+        if request is None and self.request is not None:
+            # Blocks lie where a request with nothing but defaults would have them.
+            request, _ = self.request.reader(_Nothing())
         if block is not None:
             _, scope = self.reader(_Nothing(), request=request)
             base = self.placer.address(self.placer.blocks[block], scope)
@@ -228,6 +231,18 @@ class MessageCodec:
                         expected=hex(expected),
                         found=int(fields[name]),
                     )
+        for path, expr in self.placer.placement.parts.items():
+            name, _, part = path.partition(".")
+            expected, found = scope.int(expr), getattr(fields[name], part)
+            if found != expected:
+                raise CodecError(
+                    "const-mismatch",
+                    "is not this message, or not on this transport",
+                    message_name=self.label,
+                    path=path,
+                    expected=hex(expected),
+                    found=int(found),
+                )
         if strict:
             check_reserved(self.message.fields, value, self.label, "")
         return value

@@ -33,6 +33,8 @@ def readable(expr: Expr) -> str:
             return f"{_postfix(base)}[{readable(index)}]"
         case ListLiteral(items):
             return f"[{', '.join(map(readable, items))}]"
+        case Unary("not", In(item, source)):
+            return f"{_side(item, COMPARE + 1)} not in {_side(source, COMPARE + 1)}"
         case Unary(op, operand):
             text = readable(operand)
             least = NEGATE if op == "-" else POSTFIX

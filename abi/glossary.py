@@ -43,12 +43,17 @@ LEVELS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One meaning of one name. `number` is set for constants and enum values; `rows` are details."""
+    """One meaning of one name.
+
+    `anchor` is its place in the page of its ABI, empty where it has none. `number` is set for constants and enum
+    values; `rows` are details.
+    """
 
     name: str
     kind: str
     abi: str
     text: str
+    anchor: str = ""
     also: tuple[str, ...] = ()
     number: int | None = None
     rows: tuple[tuple[str, str], ...] = field(default=())
@@ -56,7 +61,9 @@ class Entry:
 
 def entries(abi: Abi) -> Iterator[Entry]:
     """Yield everything that an ABI gives a name, its own name first."""
-    yield Entry(name=abi.id, kind="ABI", abi=abi.id, text=abi.title, rows=(("more", f"hvabi show {abi.id}"),))
+    yield Entry(
+        name=abi.id, kind="ABI", abi=abi.id, text=abi.title, anchor="top", rows=(("more", f"hvabi show {abi.id}"),)
+    )
     for call in abi.calls.values():
         for rule in call.rules:
             yield _rule(abi, call, rule)
@@ -67,12 +74,14 @@ def entries(abi: Abi) -> Iterator[Entry]:
         also = (constant.mirrors,) if constant.mirrors else ()
         yield Entry(
             name=constant.name, kind="constant", abi=abi.id, text=constant.doc, also=also, number=constant.value,
+            anchor=f"const-{constant.name}",
             rows=(("value", f"{constant.value:#x}"), *(("public header", name) for name in also)),
         )  # fmt: skip
     for message in abi.messages.values():
-        yield Entry(name=message.name, kind="message", abi=abi.id, text=message.doc)
+        anchor = f"message-{message.name}"
+        yield Entry(name=message.name, kind="message", abi=abi.id, text=message.doc, anchor=anchor)
         for item in message.fields.values():
-            yield _field(abi, item, f"field of {message.name}")
+            yield _field(abi, item, f"field of {message.name}", f"field-{message.name}-{item.name}")
     for layout in abi.layouts.values():
         yield from _layout(abi, layout)
     yield from _choices(abi)
@@ -96,17 +105,20 @@ def _rule(abi: Abi, call: Call, rule: Rule) -> Entry:
     rows.append(("source", f"{source.title}, {source.revision}" if source is not None else rule.source))
     if not abi.draft:
         rows.append(("test it", f"hvabi conform --iut CONN --rule {rule.id}"))
-    return Entry(name=rule.id, kind="rule", abi=abi.id, text=rule.text, rows=tuple(rows))
+    return Entry(name=rule.id, kind="rule", abi=abi.id, text=rule.text, anchor=rule.id, rows=tuple(rows))
 
 
 def _outcomes(abi: Abi, call: Call) -> Iterator[Entry]:
     for name in TAXONOMY:
         for answer in call.outcomes.get(name, ()):
-            yield Entry(name=name, kind="outcome", abi=abi.id, text=words.answer(answer))
+            yield Entry(
+                name=name, kind="outcome", abi=abi.id, text=words.answer(answer), anchor=f"outcomes-{call.name}"
+            )
 
 
 def _enum(abi: Abi, enum: Enum) -> Iterator[Entry]:
-    yield Entry(name=enum.name, kind="enum", abi=abi.id, text=f"{enum.doc} {', '.join(enum.values)}")
+    text = f"{enum.doc} {', '.join(enum.values)}"
+    yield Entry(name=enum.name, kind="enum", abi=abi.id, text=text, anchor=f"enum-{enum.name}")
     for value in enum.values.values():
         rows = [
             ("value", f"{value.value:#x}" + (f" ({value.value})" if abs(value.value) > 9 else "")),
@@ -120,36 +132,44 @@ def _enum(abi: Abi, enum: Enum) -> Iterator[Entry]:
             rows.append(("only", held))
         yield Entry(
             name=value.name, kind=f"value of {enum.name}", abi=abi.id, text=value.doc,
+            anchor=f"value-{enum.name}-{value.name}",
             also=(value.mirrors,) if value.mirrors else (), number=value.value, rows=tuple(rows),
         )  # fmt: skip
 
 
-def _field(abi: Abi, item: Field, kind: str) -> Entry:
-    return Entry(name=item.name, kind=kind, abi=abi.id, text=words.text_of(item), rows=(("is", words.made_of(item)),))
+def _field(abi: Abi, item: Field, kind: str, anchor: str) -> Entry:
+    rows = (("is", words.made_of(item)),)
+    return Entry(name=item.name, kind=kind, abi=abi.id, text=words.text_of(item), anchor=anchor, rows=rows)
 
 
 def _layout(abi: Abi, layout: Layout) -> Iterator[Entry]:
     size = f"{layout.size} bytes, {layout.endian} endian"
-    yield Entry(name=layout.name, kind="layout", abi=abi.id, text=layout.doc, rows=(("is", size),))
+    anchor = f"layout-{layout.name}"
+    yield Entry(name=layout.name, kind="layout", abi=abi.id, text=layout.doc, anchor=anchor, rows=(("is", size),))
     for item in layout.fields.values():
-        yield _field(abi, item, f"field of {layout.name}, bits {item.hi}:{item.lo} at byte {item.at}")
+        kind = f"field of {layout.name}, bits {item.hi}:{item.lo} at byte {item.at}"
+        yield _field(abi, item, kind, f"{anchor}-{item.name}")
 
 
 def _choices(abi: Abi) -> Iterator[Entry]:
     for policy in abi.policies.values():
         rows = tuple(policy.values.items())
-        yield Entry(name=policy.name, kind="policy", abi=abi.id, text=policy.doc, rows=rows)
+        anchor = f"policy-{policy.name}"
+        yield Entry(name=policy.name, kind="policy", abi=abi.id, text=policy.doc, anchor=anchor, rows=rows)
     for profile in abi.profiles.values():
         rows = tuple((name, value) for name, value in profile.policies.items())
-        yield Entry(name=profile.name, kind="profile", abi=abi.id, text=profile.doc, rows=rows)
+        anchor = f"profile-{profile.name}"
+        yield Entry(name=profile.name, kind="profile", abi=abi.id, text=profile.doc, anchor=anchor, rows=rows)
     for key in abi.config.values():
-        yield Entry(name=key.name, kind="config key", abi=abi.id, text=f"{key.doc} Default {key.default:#x}.")
+        text = f"{key.doc} Default {key.default:#x}."
+        yield Entry(name=key.name, kind="config key", abi=abi.id, text=text, anchor=f"config-{key.name}")
     for name, doc in abi.facts.items():
-        yield Entry(name=name, kind="fact", abi=abi.id, text=doc)
+        yield Entry(name=name, kind="fact", abi=abi.id, text=doc, anchor=f"fact-{name}")
     for transport in abi.transports.values():
-        yield Entry(name=transport.name, kind="transport", abi=abi.id, text=transport.doc)
+        anchor = f"transport-{transport.name}"
+        yield Entry(name=transport.name, kind="transport", abi=abi.id, text=transport.doc, anchor=anchor)
     for revision in abi.revisions.values():
-        yield Entry(name=revision.name, kind="revision", abi=abi.id, text=revision.doc)
+        yield Entry(name=revision.name, kind="revision", abi=abi.id, text=revision.doc, anchor="top")
 
 
 def codes() -> Iterator[Entry]:

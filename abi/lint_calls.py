@@ -21,6 +21,7 @@ IDS: Mapping[str, str] = {
     "define-cycle": "Names in `define:` depend on each other in a circle.",
     "define-shadows": "A name in `define:` hides a field, a constant or a config key, or is a word of the language.",
     "unknown-fact": "A fact that is named does not exist.",
+    "stands-for": "`stands-for` names a fact that the call does not set, or the call has a direction already.",
     "contents-state": "What becomes of a page is said for a state or fact that the call never gives.",
     "outcome-missing": "A call that converts or asks does not say what the host answers for a member of the taxonomy.",
     "outcome-gap": "No alternative of an outcome or errno holds in some revision, transport and policy.",
@@ -101,6 +102,7 @@ class CallChecks(CallScopes):
             return
         inside = self.scope(element=convert.each is not None)
         inside.check_int((*convert.pointer, "to", "of"))
+        self._check_stands_for()
         for name in convert.facts:
             inside.check_int((*convert.pointer, "facts", name))
             if name not in self.context.abi.facts:
@@ -133,8 +135,24 @@ class CallChecks(CallScopes):
         if query.pack > 1 and (query.each is not None or not query.answer_each):
             self.report.error((*query.pointer, "pack"), "no-elements", "`pack` is for `answer-each` of one range")
 
+    def _check_stands_for(self) -> None:
+        convert = self.call.convert
+        assert convert is not None  # the only caller has looked
+        where = (*convert.pointer, "stands-for")
+        if convert.stands_for and convert.to is not None:
+            self.report.error(where, "stands-for", "the call has `to`, which says what a state stands for")
+        for state, facts in convert.stands_for.items():
+            for name in facts:
+                if name not in convert.facts:
+                    hint = near(name, convert.facts)
+                    self.report.error((*where, state), "stands-for", f"`facts` does not set `{name}`", hint, key=name)
+
     def _check_outcomes(self) -> None:
         call = self.call
+        wide = self.scope("outcomes", element=True)
+        self.check_fields(call.every_answer, self.response, (*call.pointer, "every-answer"))
+        for name in call.every_answer:
+            wide.check((*call.pointer, "every-answer", name))
         for status, answers in call.outcomes.items():
             for answer in answers:
                 self.check_answer(answer, self.scope("outcomes", element=True, guards=[answer.guard]))
@@ -263,21 +281,23 @@ class CallChecks(CallScopes):
         elif (call.convert is None) != (not guest.states):
             problem = "a guest that converts says which `states` it can ask for, one that asks says none"
             self.report.error(where, "guest-state", problem)
-        elif call.convert is not None and call.convert.to is not None:
-            known = {*call.convert.to.states.values(), call.convert.to.otherwise}
+        elif call.convert is not None and (call.convert.to is not None or call.convert.stands_for):
+            to = call.convert.to
+            known = {*to.states.values(), to.otherwise} if to is not None else {*call.convert.stands_for}
+            key = "to" if to is not None else "stands-for"
             for number, state in enumerate(guest.states):
                 if state not in known:
                     self.report.error(
                         (*where, "states", number),
                         "guest-state",
-                        f"the guest can ask for {state} and `convert.to` never gives that state",
+                        f"the guest can ask for {state} and `convert.{key}` never gives that state",
                     )
         scope = self.scope("guest", response=True)
         self.check_fields(guest.request, self.request, (*where, "request"))
         for name in guest.request:
             scope.check((*where, "request", name))
         self.check_element(guest.element, (*where, "element"), self.scope("guest", element=True))
-        for key in ("max-elements", "max-pages", "granule"):
+        for key in ("max-elements", "max-pages", "granule", "smaller-when"):
             scope.check_int((*where, key))
         for number in (0, 1):
             scope.check_int((*where, "within", number))

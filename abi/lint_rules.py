@@ -49,7 +49,7 @@ def operands_of(check: str) -> tuple[frozenset[str], frozenset[str]]:
     for branch in load("abi")["$defs"]["rule"]["allOf"]:
         if branch["if"]["properties"].get("check", {}).get("const") == check:
             needed |= set(branch["then"]["required"])
-    more = {"known-value": {"values"}, "selected": {"of"}}.get(check, set())
+    more = {"known-value": {"values"}, "selected": {"of"}, "fact": {"is"}}.get(check, set())
     return frozenset(needed), frozenset(more)
 
 

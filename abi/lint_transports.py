@@ -105,6 +105,13 @@ class _Placing(PlaceChecks):
                     )
         for register in self.placement.fixed:
             self.check_register(register, (*self.where, "fixed"), key=register)
+        for path in self.placement.parts:
+            name, _, part = path.partition(".")
+            word = known[name].word if name in known else None
+            if word is None or part not in word.fields:
+                message = f"message `{self.message.name}` has no part `{path}` of a word"
+                hint = near(part, word.fields) if word is not None else near(name, known)
+                self.report.error((*self.where, "fixed"), "unknown-field", message, hint, key=path)
         for number, name in enumerate(self.placement.may_change):
             check_output(self.context, name, [self.transport], self.message.name, (*self.where, "may-change", number))
 
@@ -112,8 +119,8 @@ class _Placing(PlaceChecks):
         static = static_entries(self.context, [self.transport])
         revisions = self.context.revisions_of(self.transport.guard)
         outer = NameScope(context=self.context, entries=static, revisions=revisions)
-        for register in self.placement.fixed:
-            outer.check_int((*self.where, "fixed", register))
+        for name in (*self.placement.fixed, *self.placement.parts):
+            outer.check_int((*self.where, "fixed", name))
         scope = outer.with_names(codec_entries(self.context, self.message))
         for block in self.placement.blocks.values():
             inside = scope.with_names({}, revisions=self.context.revisions_of(self.transport.guard, block.guard))

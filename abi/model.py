@@ -230,7 +230,11 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where the fields of one message lie on one transport."""
+    """Where the fields of one message lie on one transport.
+
+    `fixed` are registers, and `parts` fields of words (``control.fast``), whose values select this call on this
+    transport.
+    """
 
     message: str
     fixed: Mapping[str, Expr]
@@ -238,6 +242,7 @@ class Placement:
     place: Mapping[str, tuple[Place, ...]]
     absent: tuple[str, ...] = ()
     may_change: tuple[str, ...] = ()
+    parts: Mapping[str, Expr] = field(default_factory=dict)
     pointer: Pointer = ()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hvabi.abi.calls import GATHERED
-from hvabi.abi.expr import to_text
+from hvabi.abi.expr_readable import readable as to_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -78,6 +78,8 @@ def convert(item: Convert) -> Iterator[tuple[str, str]]:
             yield name, to_text(expr)
     if item.facts:
         yield "facts", assigned(item.facts)
+    for state, facts in item.stands_for.items():
+        yield f"{state} stands for", ", ".join(f"{name} = {int(value)}" for name, value in facts.items())
     for state, what in item.contents.items():
         yield f"bytes of a page made {state}", contents(what)
 

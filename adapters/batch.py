@@ -120,8 +120,20 @@ def _tells(progress: Progress, name: str) -> bool:
     return f"response.{name}" in paths(progress.completed) or name in paths(progress.completed)
 
 
-def plan(guest: Guest, first: int, pages: int, to: PageState) -> Iterator[Batch]:
-    """Split a conversion into requests, as large as the ABI and the transport allow."""
+def plan(
+    guest: Guest, first: int, pages: int, to: PageState, *, smallest: bool = False, attempt: int = 0
+) -> Iterator[Batch]:
+    """Split a conversion into requests, as large as the ABI and the transport allow.
+
+    Args:
+        guest: the guest.
+        first: first page.
+        pages: how many.
+        to: the state asked for.
+        smallest: whether only the smallest elements are used, or one granule per request.
+        attempt: number of the first request.
+
+    """
     own = guest.batches(first, pages, to)
     if own is not None:
         yield from own
@@ -131,32 +143,34 @@ def plan(guest: Guest, first: int, pages: int, to: PageState) -> Iterator[Batch]
     if definition is None or convert is None:
         raise AdapterError(f"{guest.abi.id} has no guest role", code="no-guest-role")
     end = first + pages
-    attempt = 0
     while first < end:
         if convert.each is None:
-            batch = _range(guest, first, end - first, to, attempt)
+            batch = _range(guest, first, end - first, to, attempt, smallest=smallest)
         else:
-            batch = _list(guest, convert.each, first, end - first, to, attempt)
+            batch = _list(guest, convert.each, first, end - first, to, attempt, smallest=smallest)
         yield batch
         first += batch.pages
         attempt += 1
 
 
-def _range(guest: Guest, first: int, left: int, to: PageState, attempt: int) -> Batch:
+def _range(guest: Guest, first: int, left: int, to: PageState, attempt: int, *, smallest: bool) -> Batch:
     definition = guest.definition.guest
     assert definition is not None  # looked at by plan
     scope = guest.scope()
     most = scope.int(definition.max_pages) if definition.max_pages is not None else left
+    if smallest:
+        most = guest.granule_pages()
     pages = min(left, max(most, 1))
     request = _request(guest, first, pages, to, attempt, None, ())
     return Batch(guest, first, pages, request, None, ())
 
 
-def _list(guest: Guest, each: str, first: int, left: int, to: PageState, attempt: int) -> Batch:
+def _list(guest: Guest, each: str, first: int, left: int, to: PageState, attempt: int, *, smallest: bool) -> Batch:
     definition = guest.definition.guest
     assert definition is not None  # looked at by plan
     most = _most_elements(guest, each, first, to, attempt)
     sizes = definition.element_pages or (1,)
+    sizes = sizes[-1:] if smallest else sizes
     plain = definition.element["value"] if set(definition.element) == {"value"} else None
     whole = guest.scope(to=state_number(to.value))
     items: list[Any] = []

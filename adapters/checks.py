@@ -228,7 +228,9 @@ def _fact(rule: Rule, scope: Scope, context: Context) -> bool:
     span = _pages(rule, scope)
     if span is None or context.backend is None:
         return span is not None
-    return context.backend.fact_uniform(rule.words["name"], *span, bool(_one(rule, scope, "is")))
+    name = rule.words["name"]
+    values = (bool(_one(rule, scope, "is")),) if "is" in rule.operands else (True, False)
+    return any(context.backend.fact_uniform(name, *span, value) for value in values)
 
 
 def _disjoint(rule: Rule, scope: Scope, context: Context) -> bool:

@@ -134,8 +134,15 @@ class Guest:
             low, high = (scope.int(expr) for expr in guest.within)
             if not low <= start_gpa <= start_gpa + size <= high:
                 return False
-        granule = scope.int(guest.granule) if guest.granule is not None else PAGE_SIZE
+        granule = self.granule_pages() * PAGE_SIZE
         return start_gpa % granule == 0 and size % granule == 0
+
+    def granule_pages(self) -> int:
+        """Return the least 4 KiB pages that a request can name."""
+        guest = self.definition.guest
+        if guest is None or guest.granule is None:
+            return 1
+        return max(self.scope().int(guest.granule) // PAGE_SIZE, 1)
 
     def convert(self, start_gpa: int, pages: int, to: PageState) -> GuestConversation:
         """Convert 4 KiB pages. A range that the ABI cannot name ends at once, not done, without a call."""
@@ -164,14 +171,28 @@ class _Conversation:
         assert definition is not None  # looked at in the constructor
         try:
             yield from self.step(definition.steps_before, whole)
-            for batch in plan(guest, first, self.pages, self.to):
-                yield from self.converse(batch)
+            yield from self.all_of(first, self.pages)
         except Refused as refusal:
             return GuestResult(
                 to=self.to, done=False, ranges=self.ranges(), calls=self.calls, reason=refusal.reason, rule=refusal.rule
             )
         yield from self.step(definition.steps_after, whole)
         return GuestResult(to=self.to, done=True, ranges=self.ranges(), calls=self.calls)
+
+    def all_of(
+        self, first: int, pages: int, *, smallest: bool = False
+    ) -> Generator[GuestCall | GuestStep, GuestReply, None]:
+        """Make all requests for a range; what the host finds too large follows in the smallest size, in its turn."""
+        todo = [(first, pages, smallest)]
+        while todo:
+            first, pages, smallest = todo.pop()
+            end = first + pages
+            for batch in plan(self.guest, first, pages, self.to, smallest=smallest, attempt=self.calls):
+                too_large = yield from self.converse(batch)
+                if too_large is not None:
+                    start, size = too_large
+                    todo += [(start + size, end - start - size, smallest), (start, size, True)]
+                    break
 
     def step(
         self, steps: Mapping[str, str], ranges: tuple[tuple[int, int], ...]
@@ -196,8 +217,11 @@ class _Conversation:
                 out.append((start, end))
         return tuple(out)
 
-    def converse(self, batch: Batch) -> Generator[GuestCall | GuestStep, GuestReply, None]:
-        """Make calls until the batch is done. Raises `Refused` where an answer does not allow to go on."""
+    def converse(self, batch: Batch) -> Generator[GuestCall | GuestStep, GuestReply, tuple[int, int] | None]:
+        """Make calls until the batch is done. Raises `Refused` where an answer does not allow to go on.
+
+        Returns first page and pages of what the host finds too large to be done at once; nothing behind it is done.
+        """
         guest = batch.guest
         progress = guest.definition.progress
         value = batch.request
@@ -217,12 +241,15 @@ class _Conversation:
             reply = yield GuestCall(regs=wire.regs, mem=wire.mem)
             answer = _Answer(guest, sent, wire.regs, wire.mem, reply, self.to, **guest.answer_names(sent))
             answer.check()
+            smaller_when = guest.definition.guest.smaller_when if guest.definition.guest else None
+            if smaller_when is not None and answer.true(smaller_when):
+                return self.too_large(batch, answer, first, left)
             if answer.true(progress.done_when if progress else None):
                 if batch.rest:
                     raise Refused("the host says that all is done, and a part of it was never sent")
                 self.believe(first, left)
                 self.guest.ended(batch, answer)
-                return
+                return None
             if progress is None:
                 raise Refused("the host refuses")
             again = answer.true(progress.again_when)
@@ -232,7 +259,7 @@ class _Conversation:
                 answer = yield from self.guest.rest(self, batch, answer)
                 self.believe(first, left)
                 self.guest.ended(batch, answer)
-                return
+                return None
             done = batch.done_pages(answer, progress, left, within=again)
             if done is None:
                 raise Refused("the progress is outside of what was asked")
@@ -241,7 +268,7 @@ class _Conversation:
                 raise Refused("the host refuses the rest")
             if done == left and batch.each is None:
                 # Nothing is left to ask for, and no rule of the guest refused such an answer.
-                return
+                return None
             stalls = stalls + 1 if done == batch.before else 0
             if stalls > progress.stalls:
                 raise Refused("no progress")
@@ -278,6 +305,27 @@ class _Conversation:
         if not same:
             raise Refused("the host has made another request of this one")
         return value
+
+    def too_large(self, batch: Batch, answer: _Answer, first: int, left: int) -> tuple[int, int]:
+        """Return first page and pages of the element, or of the range, that the host finds too large."""
+        guest = self.guest
+        if batch.each is None:
+            if left <= guest.granule_pages():
+                raise Refused("the host finds the smallest size too large")
+            return first, left
+        progress = guest.definition.progress
+        done = batch.done_pages(answer, progress, left, within=False) if progress is not None else 0
+        if done is None:
+            raise Refused("the progress is outside of what was asked")
+        self.believe(batch.first, done)
+        at = batch.first
+        for pages in batch.element_pages:
+            if at == batch.first + done:
+                break
+            at += pages
+        if pages <= (guest.definition.guest.element_pages or (1,))[-1]:  # type: ignore[union-attr]  # it has elements
+            raise Refused("the host finds the smallest size too large")
+        return at, pages
 
 
 class _Answer:

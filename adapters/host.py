@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hvabi.abi.calls import GATHERED
 from hvabi.abi.errors import CodecError, ExprError
 from hvabi.abi.expr import Name
-from hvabi.abi.model import RegisterPlace
+from hvabi.abi.model import PairPlace, RegisterPlace
 from hvabi.abi.scope import Fields, Scope
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.adapters.asking import Asking, found_at
@@ -284,6 +284,12 @@ class _HostCall:
                 return False
         if named:
             return True
+        for path, expr in self.placer.placement.parts.items():
+            name, _, part = path.partition(".")
+            if not (everything or isinstance(self.placer.place_of(name), RegisterPlace | PairPlace)):
+                continue
+            if getattr(self.fields[name], part) != self.scope.int(expr):
+                return False
         return all(
             self.register(register) == self.scope.int(expr) for register, expr in self.placer.placement.fixed.items()
         )
@@ -346,9 +352,10 @@ class _HostCall:
     def unreadable(self, error: Exception, work: Account | None = None) -> HostAnswer:
         """Answer a request whose bytes are not there or make no sense."""
         scope = self.scope if work is None else work.scope(None)
-        for rule in self.definition.rules:
-            if rule.check == "readable" and rule.answer is not None:
-                return self.refuse(rule, scope, work)
+        rules = [rule for rule in self.definition.rules if rule.check == "readable" and rule.answer is not None]
+        # Bytes that make no sense lie in memory all the same: then the first rule has to do.
+        for rule in sorted(rules, key=lambda rule: self.readable(rule.words["of"])):
+            return self.refuse(rule, scope, work)
         return self.finish(Status.INVALID, scope, work)
 
     def encode(

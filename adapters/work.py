@@ -114,6 +114,11 @@ class Work:
 
     def _all(self) -> Generator[VmmRequest, VmmReply, None]:
         parts = self.parts(judge=not self.prevalidate)
+        if self.definition.vmm is None or self.definition.vmm.merge is None:
+            # One after the other: a rule about the pages of an element sees what the elements before it did.
+            for each in parts:
+                yield from self._convert([each])
+            return
         part = next(parts, None)
         while part is not None:
             group = [part]

@@ -29,6 +29,7 @@ COMMANDS = {
     "smoke": "Test the kit: every planted bug must be caught.",
     "live": "Test real kernels: Linux's own KVM as the implementation.",
     "vectors": "Write the cases as JSON test vectors.",
+    "docs": "Write the manual: a static site, Markdown or reStructuredText.",
     "verify": "Check the specifications, codecs and bundled adapters.",
     "lint": "Check specification files.",
     "layout-check": "Check the specifications against kernel headers.",

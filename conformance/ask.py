@@ -22,7 +22,7 @@ from hvabi.conformance.oracle.walk import STATES, Names, Undefined, value
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from hvabi.abi.calls import Call, Rule
+    from hvabi.abi.calls import Call, Convert, Rule
     from hvabi.abi.codec import MessageCodec
     from hvabi.conformance.case import Expected, GuestTurn, Held, Inject, Memory, Pages, Ranges, Setup
 
@@ -186,9 +186,12 @@ class Reader:
         if turn.say and asked.call.response is not None:
             codec = self.codec(asked.call.response)
             sink = WireSink()
+            # A field that fills a part of its register leaves the rest of the right answer as it is.
+            sink.regs.update(answer.regs if answer is not None else {})
+            known_regs = dict(sink.regs)
             for name, item in _said(self._numbers(asked, turn.say, to, answer), codec, scope).items():
                 codec.placer.store(name, item, scope, sink)
-            regs.update(sink.regs)
+            regs.update((name, item) for name, item in sink.regs.items() if known_regs.get(name) != item)
             mem.extend(sink.mem)
         regs.update(turn.regs)
         blocks = {**request_codec.placer.blocks}
@@ -355,7 +358,18 @@ def _pages(call: Call, request: Request) -> Iterator[tuple[int, int, str | None]
         word: str | None = None
         if convert.to is not None:
             word = convert.to.states.get(value(convert.to.of, scope), convert.to.otherwise)
+        elif convert.stands_for:
+            word = _stood_for(convert, scope)
         yield start, start + pages, None if word == "none" else word
+
+
+def _stood_for(convert: Convert, names: Names) -> str | None:
+    """Return the state for which the facts stand that a request sets, None where there is none."""
+    facts = {name: bool(value(expr, names)) for name, expr in convert.facts.items()}
+    for state, wanted in convert.stands_for.items():
+        if wanted.items() <= facts.items():
+            return state
+    return None
 
 
 __all__ = ["Asked", "Reader", "Unreadable"]

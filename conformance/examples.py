@@ -174,6 +174,9 @@ def _host(spec: Spec, example: Example, wire: Wire, request: Any) -> Iterator[Mi
     backend = Backend(layout=layout, max_ranges=data.get("max-ranges"), facts=spec.abi.facts)
     for gpa, pages, state in data.get("before", ()):
         backend.convert(Conversion(gpa >> 12, pages, PageState(state)), absent="allow")
+    for name, pieces in data.get("facts-before", {}).items():
+        for gpa, pages in pieces:
+            backend.set_fact(name, gpa >> 12, (gpa >> 12) + pages, True)
     enabled = data.get("enabled", True)
     host = host_class(spec.id)(
         spec, transport=data.get("transport"), config=data.get("config", {}), backend=backend, enabled=enabled
@@ -201,6 +204,9 @@ def _host(spec: Spec, example: Example, wire: Wire, request: Any) -> Iterator[Mi
     if "after" in data:
         after = [[run.start << 12, run.end - run.start, run.state.value] for run in backend.query()]
         yield from _differ(example, "pages that are not private", [list(row) for row in data["after"]], after)
+    for name, rows in data.get("facts-after", {}).items():
+        true = [[run.start << 12, run.end - run.start] for run in backend.fact_runs(name)]
+        yield from _differ(example, f"pages that are {name}", [list(row) for row in rows], true)
 
 
 def _response(

@@ -15,7 +15,7 @@ from hvabi.conformance.ask import Asked, Reader, Unreadable
 from hvabi.conformance.bytesmap import Bytes, Spans, text_of
 from hvabi.conformance.case import GuestTurn, Held
 from hvabi.conformance.judge import state_differences
-from hvabi.conformance.modelled import undone, visible, with_chosen
+from hvabi.conformance.modelled import undone, untrue, visible, with_chosen
 from hvabi.conformance.oracle.walk import Undefined
 from hvabi.conformance.outcome import Outcome, Unseen
 from hvabi.conformance.result import Exchanged, Finding, Verdict
@@ -248,7 +248,7 @@ class GuestCase:
 
     def _note_progress(self, expected: Expected) -> None:
         """Take over what the model host has done."""
-        changed = state_differences(self.state, expected.state, (), "private")
+        changed = state_differences(self.state, expected.state, (), "private") or self.facts != expected.facts
         self.stalled = 0 if changed else self.stalled + 1
         self.state, self.facts, self.held = expected.state, expected.facts, expected.held
 
@@ -333,7 +333,12 @@ class GuestCase:
         if forbidden:
             self._find("pages that the guest believes", "not these, which are not converted", text_of(forbidden))
         elif self.served and not outside:
-            lost = undone(self.state, believed, script.to)
+            call = self.reader.abi.convert_call
+            stands_for = call.convert.stands_for if call is not None and call.convert is not None else {}
+            if script.to in stands_for:
+                lost = untrue(self.facts, believed, stands_for[script.to])
+            else:
+                lost = undone(self.state, believed, script.to)
             if lost:
                 self._find("pages that the guest believes", "only what the host has done", text_of(lost))
         missing = Spans(script.must_believe).minus(believed).spans

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from hvabi.conformance.bytesmap import Bytes, Spans
 
 if TYPE_CHECKING:
-    from hvabi.conformance.case import Expected, Memory, Ranges
+    from collections.abc import Mapping
+
+    from hvabi.conformance.case import Expected, Memory, Pages, Ranges
 
 
 def undone(state: Ranges, believed: Spans, to: str) -> list[tuple[int, int]]:
@@ -16,6 +18,16 @@ def undone(state: Ranges, believed: Spans, to: str) -> list[tuple[int, int]]:
         return believed.minus(Spans((start, end) for start, end, word in state if word == to)).spans
     others = Spans((start, end) for start, end, _ in state)
     return believed.minus(believed.minus(others)).spans
+
+
+def untrue(facts: Mapping[str, Pages], believed: Spans, wanted: Mapping[str, bool]) -> list[tuple[int, int]]:
+    """Return the believed pages that have not the facts for which the conversion stands."""
+    found: list[tuple[int, int]] = []
+    for name, value in wanted.items():
+        true = Spans(facts.get(name, ()))
+        without = believed.minus(true)
+        found += (without if value else believed.minus(without)).spans
+    return Spans(found).spans
 
 
 def visible(mem: Memory, memory: Bytes) -> Memory:
@@ -33,4 +45,4 @@ def with_chosen(expected: Expected) -> dict[str, int]:
     return regs
 
 
-__all__ = ["undone", "visible", "with_chosen"]
+__all__ = ["undone", "untrue", "visible", "with_chosen"]

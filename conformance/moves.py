@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hvabi.abi.errors import HvAbiError
 from hvabi.conformance.case import Inject, Setup
-from hvabi.conformance.generate.basis import PLACE, Question, basis_of
+from hvabi.conformance.generate.basis import PLACE, Question, basis_of, host_rules
 from hvabi.conformance.generate.followup import next_fields
 from hvabi.conformance.generate.hosts import basis_int, next_step
-from hvabi.conformance.generate.rules import RuleCases, host_rules
+from hvabi.conformance.generate.rules import RuleCases
 from hvabi.conformance.oracle.walk import Undefined
 
 if TYPE_CHECKING:

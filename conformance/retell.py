@@ -16,7 +16,7 @@ from hvabi.conformance.case import Case, Expected, GuestScript, GuestTurn, HostS
 from hvabi.conformance.oracle.walk import Names, Undefined, value
 from hvabi.conformance.retell_host import HostCall
 from hvabi.conformance.story import Retold, Story, WrongGuest, WrongHost
-from hvabi.conformance.story_parts import StoryError, local_of, pages_of, ranges_of
+from hvabi.conformance.story_parts import StoryError, facts_of, local_of, pages_of, ranges_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -115,6 +115,7 @@ class Teller:
         self.call = call
         self.setup = self._setup()
         self.before = ranges_of(data.get("before", ()), ("before",))
+        self.facts = facts_of(data.get("facts", {}), self.abi.facts, ("facts",))
         # Names of constants, enums and config: what a story may write in place of numbers.
         self.names = Names(self.abi, self.abi.transports[transport], spec.config(self.setup.config), {}, {})
 
@@ -146,6 +147,7 @@ class Teller:
             kind="regression",
             setup=self.setup,
             before=self.before,
+            facts=self.facts,
             steps=steps,
             script=script,
             profile=None if self.profile == "spec" else self.profile,
@@ -212,10 +214,10 @@ class Teller:
         steps: list[HostStep] = []
         wrong: list[Expected | None] = []
         crashes: list[int] = []
-        before = self.before
+        before, facts = self.before, self.facts
         for number, given in enumerate(self.data["steps"]):
             pointer: Pointer = ("steps", number)
-            step = HostCall(self, given, pointer, before)
+            step = HostCall(self, given, pointer, before, facts)
             steps.append(step.step)
             wrong.append(step.wrong)
             if step.crash:
@@ -223,7 +225,7 @@ class Teller:
             states = {expected.state for expected in step.step.expected}
             if len(states) > 1 and number + 1 < len(self.data["steps"]):
                 raise StoryError("right answers that leave different pages end a story", (*pointer, "right"))
-            before = step.step.expected[0].state
+            before, facts = step.step.expected[0].state, step.step.expected[0].facts
         return tuple(steps), WrongHost(answers=tuple(wrong), crashes=tuple(crashes))
 
     def codec(self) -> MessageCodec:

@@ -13,7 +13,7 @@ from hvabi.abi.wire import merge
 from hvabi.conformance.case import Expected, HostStep
 from hvabi.conformance.oracle.answers import Oracle, Request
 from hvabi.conformance.oracle.placed import place_answer
-from hvabi.conformance.story_parts import StoryError, memory_of, pages_of, ranges_of, read_back
+from hvabi.conformance.story_parts import StoryError, facts_of, memory_of, pages_of, ranges_of, read_back
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,16 +21,20 @@ if TYPE_CHECKING:
     from hvabi.abi.model import Pointer
     from hvabi.conformance.case import Ranges
     from hvabi.conformance.retell import Teller
+    from hvabi.conformance.story_parts import Facts
 
 
 class HostCall:
     """One call of a host story: the step with its right answers, and the wrong one."""
 
-    def __init__(self, teller: Teller, given: Mapping[str, Any], pointer: Pointer, before: Ranges) -> None:
+    def __init__(
+        self, teller: Teller, given: Mapping[str, Any], pointer: Pointer, before: Ranges, facts: Facts
+    ) -> None:
         self.teller = teller
         self.given = given
         self.pointer = pointer
         self.before = before
+        self.facts = facts
         try:
             codec = teller.codec()
             wire = codec.encode(teller.deep(given["request"], (*pointer, "request")))
@@ -74,13 +78,13 @@ class HostCall:
             self.given.get("cpl", 0),
             self.inject,
             self.before,
-            {},
+            self.facts,
             self.regs,
         )
         known = teller.abi.messages[teller.call.response].fields if teller.call.response else {}
         response = given.get("response", {}) if end != "stop" else {}
         for name in response:
-            if name not in known:
+            if name.partition(".")[0] not in known:
                 place = (*pointer, "response", name)
                 raise StoryError(f"no response field {name}", place, code="story-unknown", hint=near(name, known))
         request.marks = [
@@ -112,6 +116,7 @@ class HostCall:
             may_change_mem=placed.may_change_mem,
             fault=given.get("fault"),
             state=ranges_of(given["after"], (*pointer, "after")),
+            facts=facts_of(given["facts"], teller.abi.facts, (*pointer, "facts")) if "facts" in given else self.facts,
             loose=pages_of(given.get("loose", ()), (*pointer, "loose")),
             policies=teller.policies(given.get("policies", {}), (*pointer, "policies")),
             rule=next(iter(teller.data["rules"]), None),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from hvabi.abi.errors import HvAbiError
+from hvabi.abi.errors import HvAbiError, show
+from hvabi.abi.schema import near
 from hvabi.abi.scope import Fields, Scope
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from hvabi.abi.model import Pointer
     from hvabi.conformance.case import Memory, Pages, Ranges
     from hvabi.conformance.story import LocalStep
+
+    Facts = Mapping[str, Pages]
 
 
 class StoryError(HvAbiError):
@@ -75,6 +78,16 @@ def pages_of(rows: Iterable[Any], pointer: Pointer) -> Pages:
         out.append((gpa >> 12, (gpa >> 12) + pages))
     _sorted(out, pointer)
     return tuple(out)
+
+
+def facts_of(given: Mapping[str, Any], known: Iterable[str], pointer: Pointer) -> Facts:
+    """Return the pages of each fact. Raises `StoryError` for one that the ABI does not have, or rows not sorted."""
+    names = tuple(known)
+    for name in given:
+        if name not in names:
+            hint = near(name, names)
+            raise StoryError(f"there is no fact {show(name)}", (*pointer, name), code="story-unknown", hint=hint)
+    return {name: pages for name, rows in given.items() if (pages := pages_of(rows, (*pointer, name)))}
 
 
 def ranges_of(rows: Iterable[Any], pointer: Pointer) -> Ranges:

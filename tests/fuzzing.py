@@ -127,7 +127,7 @@ class Combo:
             given.update({n: 0 for n in wanted if n not in given})
             return fields_of(codec.complete(given))
         guest = guest_class(self.spec.id)(
-            self.spec, transport=self.transport.name, config=dict(config), scratch=SCRATCH
+            self.spec, transport=self.transport.name, config=dict(config), scratch=SCRATCH, call=call.name
         )
         start, pages = SHAPES[shape]
         codec_scope = guest.scope()

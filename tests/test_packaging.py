@@ -12,7 +12,7 @@ CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 def test_every_package_is_declared() -> None:
     declared = set(CONFIG["tool"]["setuptools"]["packages"])
-    files = [i for top in TOP for kind in ("__init__.py", "*.yaml", "*.json") for i in (ROOT / top).rglob(kind)]
+    files = [i for top in TOP for kind in ("__init__.py", "*.yaml", "*.json", "*.j2") for i in (ROOT / top).rglob(kind)]
     assert declared == {"hvabi." + ".".join(i.parent.relative_to(ROOT).parts) for i in files}
 
 

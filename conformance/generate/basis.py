@@ -18,7 +18,7 @@ from hvabi.conformance.generate.way import at_the_end, continued, handles_of, wa
 from hvabi.conformance.oracle import Oracle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from hvabi.abi.calls import Rule
     from hvabi.abi.codec import MessageCodec
@@ -56,6 +56,16 @@ class Basis:
         if key not in self._codecs:
             self._codecs[key] = self.spec.message(self.call.request, transport=self.transport, config=setup.config)
         return self._codecs[key]
+
+    @property
+    def single_pages(self) -> bool:
+        """Whether requests are lists with one page in each element: a long list then takes long, and shows no more."""
+        guest = self.call.guest
+        return self.call.each is not None and guest is not None and guest.element_pages in ((), (1,))
+
+    def carries(self, name: str) -> bool:
+        """Whether a field of the request has a place on this transport."""
+        return bool(self.abi.transports[self.transport].placements[self.call.request].place.get(name))
 
     def states(self) -> list[str]:
         """Return the states that can be asked for; for a question, those that it can find."""
@@ -106,6 +116,12 @@ class Basis:
         guest = self.guest()
         return next(plan(guest, PLACE, pages, PageState(self.states()[0]))).pages
 
+    def most_elements(self) -> int:
+        """Return the most elements that a guest puts into one request, 1 where the call has no list."""
+        fields = self.request(PLACE + 1, 20000, self.states()[0])
+        each = self.call.each
+        return len(fields[each]) if fields is not None and each is not None else 1
+
     def question(self, start: int = PLACE, pages: int = 1, to: str = "shared") -> Question | None:
         """Return a right request amid pages of the other state, or None where the ABI cannot ask for it.
 
@@ -116,13 +132,31 @@ class Basis:
         fields = self.request(start, pages, to)
         if fields is None:
             return None
-        before = around(start, pages, to)
         if self.call.query is not None:
             end = start + pages
-            before = ((start, end, to),)
+            before: Ranges = ((start, end, to),)
             if to == "private":
                 before = ((start - NEIGHBOURS, start, "shared"), (end, end + NEIGHBOURS, "shared"))
-        return Question(fields=fields, before=before, call=self.call.name)
+            return Question(fields=fields, before=before, call=self.call.name)
+        return Question(fields=fields, **self.laid(start, pages, to), call=self.call.name)
+
+    def laid(self, start: int, pages: int, to: str) -> dict[str, Any]:
+        """Return `before` and `facts` in which a conversion of [start, start + pages) changes every page.
+
+        Where a call changes facts only, the pages have the other facts and the states say nothing.
+        """
+        wanted = self.stands_for(to)
+        if not wanted:
+            return {"before": around(start, pages, to)}
+        facts = {}
+        for name, value in wanted.items():
+            edges = ((start - NEIGHBOURS, start - 1), (start + pages + 1, start + pages + NEIGHBOURS))
+            facts[name] = edges if value else ((start - NEIGHBOURS, start + pages + NEIGHBOURS),)
+        return {"facts": facts}
+
+    def stands_for(self, to: str) -> Mapping[str, bool]:
+        """Return the facts that a state stands for, none where the call changes states."""
+        return self.call.convert.stands_for.get(to, {}) if self.call.convert else {}
 
     @property
     def continues(self) -> bool:
@@ -247,6 +281,16 @@ class Basis:
             profile=None if self.abi.profile == "spec" else self.abi.profile,
             features=("inject",) if uses_faults else (),
         )
+
+
+def host_rules(basis: Basis) -> Iterator[Rule]:
+    """Yield the rules that bind the host on this transport, in order."""
+    for rule in basis.call.rules:
+        if rule.binds != "host" or rule.on != "request" or not rule.guard.serves(basis.transport):
+            continue
+        if rule.level == "observed" and basis.abi.profile == "spec":
+            continue
+        yield rule
 
 
 class _Empty:

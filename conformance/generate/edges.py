@@ -9,7 +9,7 @@ from hvabi.abi.expr import names as names_of
 from hvabi.abi.model import PairPlace, RegisterPlace
 from hvabi.backend import PageState
 from hvabi.conformance.case import Inject
-from hvabi.conformance.generate.basis import PLACE, Basis, Question, around, as_fields, vary
+from hvabi.conformance.generate.basis import PLACE, Basis, Question, as_fields, vary
 from hvabi.conformance.generate.handled import handled_fields
 from hvabi.conformance.generate.judged import Judged, compose, judge
 from hvabi.conformance.generate.variants import basis_request, configurations
@@ -96,7 +96,7 @@ def _flipped(basis: Basis, question: Question) -> Iterator[tuple[str, Question]]
     # A host that works in pieces would do millions of them.
     slow = names_of(convert.pages) if convert is not None and progress is not None and progress.chunk else set()
     for name, field in basis.abi.messages[basis.call.request].fields.items():
-        if field.is_list or field.word is not None or name in outputs:
+        if field.is_list or field.word is not None or name in outputs or not basis.carries(name):
             continue
         for bit in _BITS:
             if bit < field.bits and not (name in slow and bit > _BITS[0]):
@@ -156,7 +156,7 @@ def _high_addresses(basis: Basis) -> Iterator[Case]:
     for to in basis.states():
         fields = basis.request(HIGH_PAGE, granule, to)
         if fields is not None:
-            judged = judge(basis, Question(fields=fields, before=around(HIGH_PAGE, granule, to), call=basis.call.name))
+            judged = judge(basis, Question(fields=fields, **basis.laid(HIGH_PAGE, granule, to), call=basis.call.name))
             if judged is not None and judged.accepted:
                 yield _case(basis, judged, "done", f"above-4g-to-{to}", "The pages lie above 4 GiB.")
     if not basis.states() or basis.call.guest is None or basis.continues:
@@ -168,7 +168,7 @@ def _high_addresses(basis: Basis) -> Iterator[Case]:
         fields = as_fields(basis.first_request(guest, PLACE, granule, to))
         if fields == basis.request(PLACE, granule, to):
             return
-        judged = judge(basis, Question(fields=fields, before=around(PLACE, granule, to), call=basis.call.name))
+        judged = judge(basis, Question(fields=fields, **basis.laid(PLACE, granule, to), call=basis.call.name))
         if judged is not None and judged.accepted:
             yield _case(basis, judged, "done", f"structures-above-4g-to-{to}", "The structures lie above 4 GiB.")
 
@@ -180,7 +180,8 @@ def _outputs(basis: Basis) -> list[str]:
         return []
     sent, answered = transport.placements[basis.call.request].place, transport.placements[basis.call.response].place
     fields = basis.abi.messages[basis.call.request].fields
-    written = {str(_where(places)) for places in answered.values() if places}
+    loose = transport.placements[basis.call.response].may_change
+    written = {str(_where(places)) for places in answered.values() if places and not _is_loose(places[0], loose)}
     read = _read(basis)
     return [
         name
@@ -211,6 +212,12 @@ def _read(basis: Basis) -> set[str]:
     return seen
 
 
+def _is_loose(place: Any, loose: tuple[str, ...]) -> bool:
+    """Whether what lies there is not compared, whatever is answered."""
+    names = {getattr(place, "register", None), getattr(place, "block", None)}
+    return bool(names & set(loose))
+
+
 def _where(places: Any) -> Any:
     return replace(places[0], pointer=())
 
@@ -230,14 +237,15 @@ def _stale(basis: Basis, rules: RuleCases) -> Iterator[Case]:
         rows.append(("refused", vary(question, inject=Inject(fault="vmm-error", arguments={"errno": 22}))))
     converts = basis.call.convert is not None
     shared = basis.question(PLACE, basis.granule(), "shared") if converts and "shared" in basis.states() else None
-    if shared is not None:
+    if shared is not None and not basis.stands_for("shared"):
         rows.append(("limit", vary(shared, setup=replace(shared.setup, max_ranges=0), before=())))
     for label, row in rows:
         for name in outputs:
             if row.fields.get(name) != question.fields[name]:
                 continue  # the row itself is about this field
             judged = judge(basis, vary(row, fields={name: _STALE}))
-            if judged is not None:
+            # Where the old content breaks a rule of its own, the answer is about that.
+            if judged is not None and judged.rule in (None, label):
                 place = f"{label}.{name}".lower().replace("_", "-").replace(".", "-")
                 yield _case(basis, judged, "stale", place, "An output field holds something before the call.")
         for register, bits in registers.items():

@@ -59,6 +59,15 @@ def next_fields(basis: Basis, question: Question, answer: Expected) -> dict[str,
     except Undefined:
         return None
     if progress.resume == "same-buffer":
-        # The buffer is sent again as the host left it.
-        changed.update({name: item for name, item in response.items() if name in question.fields})
+        # The buffer is sent again as the host left it; what lies elsewhere is made anew.
+        kept = _beside_the_list(basis)
+        changed.update({name: item for name, item in response.items() if name in question.fields and name in kept})
     return changed
+
+
+def _beside_the_list(basis: Basis) -> set[str]:
+    """Return the response fields that lie in the block of the list."""
+    transport = basis.abi.transports[basis.transport]
+    sent, answered = transport.placements[basis.call.request], transport.placements[basis.call.response or ""]
+    blocks = {getattr(place, "block", None) for place in sent.place.get(basis.call.each or "", ())[:1]}
+    return {name for name, places in answered.place.items() if places and getattr(places[0], "block", "") in blocks}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hvabi.abi.calls import Rule
-    from hvabi.conformance.case import Level
+    from hvabi.conformance.case import Level, Pages
 
 _SPANS = (
     ("one-page", PLACE, 1),
@@ -57,16 +57,16 @@ def _spans(basis: Basis, to: str) -> Iterator[tuple[str, int, int]]:
     guest = basis.call.guest
     if guest is not None and guest.max_elements is not None and to == basis.states()[0]:
         # One more element than a request holds: the last, short batch must not be forgotten.
-        most = min(_most_elements(basis), 600)
+        most = min(basis.most_elements(), 600)
         yield "one-element-more-than-fits", PLACE + 1, most + 1
 
 
-def _most_elements(basis: Basis) -> int:
-    fields = basis.request(PLACE + 1, 20000, basis.states()[0])
-    each = basis.call.each
-    if fields is None or each is None:
-        return 1
-    return len(fields[each])
+def facts_before(basis: Basis, script: GuestScript) -> dict[str, Pages]:
+    """Return facts under which the host can do what a guest asks; none where the call changes states."""
+    if not script.pages or not basis.stands_for(script.to):
+        return {}
+    facts: dict[str, Pages] = basis.laid(script.gpa >> 12, script.pages, script.to)["facts"]
+    return facts
 
 
 def _case(
@@ -92,6 +92,7 @@ def _case(
         kind="guest",
         setup=setup or Setup(scratch=SCRATCH),
         script=script,
+        facts=facts_before(basis, script),
         profile=None if basis.abi.profile == "spec" else basis.abi.profile,
     )
 
@@ -136,14 +137,20 @@ def _not_made(basis: Basis) -> Iterator[Case]:
             yield _case(basis, "none", name, script, rules=[], why=why, setup=setup)
 
 
+def _sees_partial(basis: Basis) -> bool:
+    """Whether a guest is shown that the host stopped on the way, and not just made to execute the call again."""
+    answers = [a for a in basis.call.outcomes.get("partial", ()) if a.guard.serves(basis.transport)]
+    return basis.call.reports_parts(basis.transport) and answers[0].end != "replay"
+
+
 def _partial(basis: Basis) -> Iterator[Case]:
     progress = basis.call.progress
-    if progress is None or not basis.call.reports_parts(basis.transport):
+    if progress is None or not _sees_partial(basis):
         return
     granule = basis.granule()
     start, pages = PLACE + 510 // granule * granule, 6 * granule
     for to in basis.states():
-        if basis.request(start, pages, to) is None:
+        if not _can_be_done(basis, start, pages, to):
             continue
         asked = GuestScript(gpa=start << 12, pages=pages, to=to)
         for stop in (1, 3, 5):
@@ -247,7 +254,7 @@ def _refused(basis: Basis) -> Iterator[Case]:
                             must_not_believe=((start, start + pages),)),
                 rules=[], why=f"The host refuses with its answer for `{status}`: nothing is converted.",
             )  # fmt: skip
-        if basis.call.reports_parts(basis.transport):
+        if _sees_partial(basis) and _can_be_done(basis, start, pages, to):
             turn = GuestTurn(inject=Inject(fault="stop-after", arguments={"pages": granule}))
             last = GuestTurn(kind="say", say=outcome_words(basis, "failed") or outcome_words(basis, "invalid"))
             if last.say:
@@ -306,7 +313,8 @@ def lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, *tuple[GuestTurn, ...]
 
     of = to_text(rule.operands["of"][0]) if "of" in rule.operands else ""
     field = of.removeprefix("response.")
-    if field not in fields and "of" in rule.operands:
+    parts = {f"{name}.{part}" for name, item in fields.items() if item.word is not None for part in item.word.fields}
+    if field not in {*fields, *parts} and "of" in rule.operands:
         # An expression over one field of the answer, such as the low half of it: change that field.
         looked_at = {path.removeprefix("response.") for path in paths(rule.operands["of"][0])} & set(fields)
         field = looked_at.pop() if len(looked_at) == 1 else field
@@ -316,14 +324,14 @@ def lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, *tuple[GuestTurn, ...]
             yield "above", turn(field, f"({text('high')}) + 4096")
         case "below" if field in fields:
             yield "at-limit", turn(field, text("limit"))
-        case "at-most" if field in fields:
+        case "at-most" if field in {*fields, *parts}:
             yield "above", turn(field, f"({text('limit')}) + 1")
         case "at-most":
             # The answer is on the other side of the comparison: a field that must not be too small.
             # There must have been progress before, so that there is something to fall behind.
             name = text("limit").removeprefix("response.")
-            if name in fields and partial:
-                yield "backwards", GuestTurn(inject=stopped), turn(name, f"({of}) - 1")
+            if name in {*fields, *parts} and _sees_partial(basis):
+                yield "backwards", GuestTurn(inject=stopped), turn(name, f"max(({of}) - 1, 0)")
         case "equals" if field in fields:
             yield "other", turn(field, f"({text('to')}) + 1")
         case "known-value" if field in fields:

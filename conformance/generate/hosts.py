@@ -37,6 +37,8 @@ def done_cases(basis: Basis) -> Iterator[Case]:
     """Yield conversions that succeed: spans, both directions, repeated, over mixed states, from another vCPU."""
     for to in basis.states():
         for name, start, pages in _SPANS:
+            if name == "2m" and basis.single_pages and to != basis.states()[-1]:
+                continue  # one list as long as it can be is enough
             question = _question(basis, start, pages, to)
             if question is None:
                 continue
@@ -51,12 +53,31 @@ def done_cases(basis: Basis) -> Iterator[Case]:
         if question is None:
             continue
         yield from _special(basis, question, to)
+    yield from _full_list(basis)
+
+
+def _full_list(basis: Basis) -> Iterator[Case]:
+    """Yield a list with as many elements as a guest puts into a request."""
+    guest = basis.call.guest
+    if guest is None or guest.max_elements is None or not basis.states():
+        return
+    to = basis.states()[0]
+    most = basis.most_elements()
+    question = basis.question(PLACE + 1, most, to) if 1 < most < 512 else None
+    judged = judge(basis, question) if question is not None else None
+    if judged is not None and judged.accepted:
+        yield basis.case(
+            judged.question, "done", f"full-list-to-{to}", rules=[], kind="done", expected=judged.answers,
+            why="A list with as many elements as fit.",
+        )  # fmt: skip
 
 
 def _special(basis: Basis, question: Question, to: str) -> Iterator[Case]:
     pages = _rounded(basis, 3)
-    already = () if to == "private" else ((PLACE, PLACE + pages, to),)
-    again = judge(basis, vary(question, before=already))
+    wanted = basis.stands_for(to)
+    already = () if to == "private" or wanted else ((PLACE, PLACE + pages, to),)
+    facts = {name: ((PLACE, PLACE + pages),) for name, value in wanted.items() if value}
+    again = judge(basis, vary(question, before=already, facts=facts))
     if again is not None:
         rules = [rule for answer in again.answers if (rule := basis.call.rule(answer.rule or "")) is not None]
         yield basis.case(
@@ -64,7 +85,7 @@ def _special(basis: Basis, question: Question, to: str) -> Iterator[Case]:
             why="The pages are in the state already.", expected=again.answers,
             level=rules[0].level if rules else "must",
         )  # fmt: skip
-    if pages >= 3:
+    if pages >= 3 and not wanted:
         mixed = judge(basis, vary(question, before=((PLACE + 1, PLACE + 2, "shared"),)))
         if mixed is not None and mixed.usual:
             yield basis.case(
@@ -75,15 +96,17 @@ def _special(basis: Basis, question: Question, to: str) -> Iterator[Case]:
     if judged is None or not judged.usual:
         return
     # The same call twice, the second time from another virtual CPU: state belongs to the guest.
-    asked = judged.question
-    twice = vary(asked, before=judged.answers[0].state)
+    asked, first = judged.question, judged.answers[0]
+    twice = vary(asked, before=first.state, facts=first.facts)
     if basis.abi.handles is not None:
         twice = vary(asked, way=(*asked.way, asked))
     second = judge(basis, twice)
     if second is not None:
         step = replace(basis.step(second.question, second.answers), vcpu=1)
+        refusal = basis.call.rule(second.rule) if second.rule is not None else None
         yield basis.case(
-            judged.question, "done", f"twice-to-{to}", rules=[], kind="done",
+            judged.question, "done", f"twice-to-{to}", rules=[refusal.id] if refusal else [], kind="done",
+            level=refusal.level if refusal else "must",
             why="The call is made again on another virtual CPU.", expected=judged.answers[:1], more=(step,),
         )  # fmt: skip
 
@@ -107,6 +130,8 @@ def reserved_cases(basis: Basis) -> Iterator[Case]:
 
 def _reserved(message: Any, question: Question, basis: Basis) -> Iterator[tuple[str, int, Question]]:
     for name, field in message.fields.items():
+        if not basis.carries(name):
+            continue
         if field.is_list:
             items = question.fields[name]
             if field.items is None or not items:
@@ -211,7 +236,7 @@ def fault_cases(basis: Basis) -> Iterator[Case]:
 
 
 def _limit_cases(basis: Basis) -> Iterator[Case]:
-    if not {"shared", "private"} <= set(basis.states()):
+    if not {"shared", "private"} <= set(basis.states()) or basis.stands_for("shared"):
         return
     granule = basis.granule()
     two = ((PLACE - 64, PLACE - 64 + granule, "shared"), (PLACE - 32, PLACE - 32 + granule, "shared"))

@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
 from typing import TYPE_CHECKING, Any
 
-from hvabi.abi.errors import HvAbiError
+from hvabi.abi.errors import CodecError, HvAbiError
+from hvabi.abi.expr import paths
 from hvabi.abi.scope import Fields, Scope
 from hvabi.abi.wire import laid_over
 from hvabi.conformance.case import Held
-from hvabi.conformance.generate.basis import Basis, Question, as_fields, basis_of, vary
+from hvabi.conformance.generate.basis import Basis, Question, as_fields, basis_of, host_rules, vary
 from hvabi.conformance.generate.way import at_the_end, way_memory
 from hvabi.conformance.oracle.answers import Request, same
-from hvabi.conformance.oracle.walk import Undefined
+from hvabi.conformance.oracle.walk import Names, Undefined, value
 
 if TYPE_CHECKING:
     from hvabi.abi.calls import Call
@@ -92,10 +93,52 @@ def read_fields(basis: Basis, question: Question, regs: dict[str, int], mem: Mem
     source = _Zeroes(regs, mem)
     fields = Fields(codec.message.fields, lambda name: codec.placer.fetch(name, scope, source))
     scope = Scope(codec.static, request=fields)
-    try:
-        return as_fields(codec.value_class._make([fields[name] for name in codec.message.fields]))
-    except HvAbiError:
-        return None
+    for name, field in codec.message.fields.items():
+        try:
+            fields[name]
+        except CodecError:
+            if not field.is_list:
+                return None
+            fields.put(name, ())  # more elements than there is room for: only a rule can say what that gets
+        except HvAbiError:
+            return None
+    return as_fields(codec.value_class._make([fields[name] for name in codec.message.fields]))
+
+
+def _is_cut(basis: Basis, question: Question) -> bool:
+    """Whether a list of the request has fewer elements than the request says."""
+    names = basis_names(basis, question)
+    for name, field in basis.abi.messages[basis.call.request].fields.items():
+        if not field.is_list or field.count is None or not basis.carries(name):
+            continue
+        if len(question.fields[name]) < value(field.count, names):
+            return True
+    return False
+
+
+def basis_names(basis: Basis, question: Question) -> Names:
+    """Return what names mean for a question, as far as no rule and no definition is needed."""
+    transport = basis.abi.transports[basis.transport]
+    return Names(basis.abi, transport, basis.spec.config(question.setup.config), {}, dict(question.fields))
+
+
+def _is_this_call(basis: Basis, question: Question) -> bool:
+    """Whether every part of a word that selects the call is as it must be, or a rule looks at it.
+
+    With another value, where no rule says what it gets, the request belongs to another call or transport.
+    """
+    parts = basis.abi.transports[basis.transport].placements[basis.call.request].parts
+    if not parts:
+        return True
+    judged = {
+        path for rule in host_rules(basis) for exprs in rule.operands.values() for e in exprs for path in paths(e)
+    }
+    names = basis_names(basis, question)
+    for path, expr in parts.items():
+        name, _, part = path.partition(".")
+        if path not in judged and question.fields[name][part] != value(expr, names):
+            return False
+    return True
 
 
 def _is_another_call(basis: Basis, question: Question) -> bool:
@@ -129,7 +172,7 @@ def _selects(basis: Basis, question: Question, call: Call, regs: dict[str, int],
 def judge(basis: Basis, question: Question) -> Judged | None:
     """Return what the oracle says, None where the question cannot be sent or has no answer that is laid down."""
     sent = normal(basis, question)
-    if sent is None or _is_another_call(basis, sent):
+    if sent is None or not _is_this_call(basis, sent) or _is_another_call(basis, sent):
         return None
     try:
         answers = basis.answers(sent)
@@ -150,7 +193,7 @@ def judge(basis: Basis, question: Question) -> Judged | None:
         broken = tuple(request.broken())
     except (HvAbiError, Undefined):
         return None
-    if not answers:
+    if not answers or (_is_cut(basis, sent) and any(answer.rule is None for answer in answers)):
         return None
     return Judged(question=sent, broken=broken, answers=answers)
 
@@ -225,7 +268,8 @@ def _merge(base: Any, one: Any, other: Any) -> Any:
             part = _merge(base.get(key), one.get(key), other.get(key))
             if part is _CLASH:
                 return _CLASH
-            out[key] = part
+            if part is not None:
+                out[key] = part
         return out
     if isinstance(base, tuple) and len(base) == len(one) == len(other):
         parts = [_merge(a, b, c) for a, b, c in zip(base, one, other, strict=True)]

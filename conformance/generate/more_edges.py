@@ -13,9 +13,9 @@ from hvabi.abi.expr import Attr, Expr, Name
 from hvabi.abi.expr import names as names_of
 from hvabi.abi.registry import load
 from hvabi.abi.specification import SPEC_PROFILE
-from hvabi.conformance.generate.basis import Basis, Question, vary
+from hvabi.conformance.generate.basis import Basis, Question, host_rules, vary
 from hvabi.conformance.generate.judged import judge
-from hvabi.conformance.generate.rules import bases, host_rules
+from hvabi.conformance.generate.rules import bases
 from hvabi.conformance.generate.variants import basis_request, variants
 from hvabi.conformance.oracle.walk import Names, Undefined, value
 
@@ -84,7 +84,9 @@ def _case(basis: Basis, rule: Rule, name: str, changed: Question) -> Case | None
     if judged is None:
         return None
     decided = {answer.rule for answer in judged.answers}
-    if rule.id in decided:
+    # A rule of another value of a policy may ask for the same answer as one of the default: then that one is named.
+    twin = rule not in basis.call.rules and len(judged.answers) == 1 and bool(judged.answers[0].also)
+    if rule.id in decided or (twin and judged.rule is not None):
         return basis.case(
             judged.question, rule.id, f"edge-{name}", rules=[rule.id], kind="rule", level=rule.level,
             expected=judged.answers, why=f"Just breaks this rule: {rule.text}",
@@ -101,8 +103,18 @@ def _edges(basis: Basis, question: Question, rule: Rule) -> Iterator[tuple[str, 
     message = basis.abi.messages[basis.call.request]
     names = basis_request(basis, question)
     each = basis.elements(rule)
+    yield from _room_edges(basis, question, rule)
     for expr in _operands(rule):
         match expr:
+            case Name(name) if name in message.fields and not basis.carries(name):
+                continue
+            case Attr(Name(name), part) if name in message.fields and basis.carries(name):
+                word = message.fields[name].word
+                old = question.fields[name]
+                if word is not None and isinstance(old, dict) and part in word.fields:
+                    for label, number in _numbers(rule, part, old[part], names, word.fields[part]):
+                        changed = vary(question, fields={name: {**old, part: number}})
+                        yield f"{name}-{part}-{label}".replace("_", "-"), changed
             case Name(name) if name in message.fields and not message.fields[name].is_list:
                 old = question.fields[name]
                 if isinstance(old, int):
@@ -114,6 +126,50 @@ def _edges(basis: Basis, question: Question, rule: Rule) -> Iterator[tuple[str, 
                 yield from _element_edges(question, rule, each, name, names, message.fields[each])
             case _:
                 pass
+
+
+def _room_edges(basis: Basis, question: Question, rule: Rule) -> Iterator[tuple[str, Question]]:
+    """Yield the last address in its page from which what is counted still fits, and the one behind it."""
+    if rule.check not in ("count-at-most", "at-most", "fits-buffer"):
+        return
+    fields = basis.abi.messages[basis.call.request].fields
+    buffer = rule.check == "fits-buffer"
+    todo, seen = set(names_of(rule.operands["length" if buffer else "limit"][0])), set()
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        if name in basis.call.define:
+            todo |= names_of(basis.call.define[name].expr) - seen
+    for name in sorted(seen & set(fields)):
+        if fields[name].unit != "byte" or not basis.carries(name):
+            continue
+        page = question.fields[name] >> 12 << 12
+        fitting = [at for at in range(page, page + 4096, 8) if _fits(basis, vary(question, fields={name: at}), rule)]
+        if fitting and fitting[-1] + 8 < page + 4096:
+            yield f"{name}-last-that-fits".replace("_", "-"), vary(question, fields={name: fitting[-1]})
+            yield f"{name}-first-too-far".replace("_", "-"), vary(question, fields={name: fitting[-1] + 8})
+        if buffer:
+            continue
+        at_the_end = vary(question, fields={name: page + 4088})
+        limit = value(rule.operands["limit"][0], basis_request(basis, at_the_end))
+        match rule.operands["of"][0]:
+            case Attr(Name(word), part) if limit > 0 and isinstance(question.fields.get(word), dict):
+                for label, number in (("limit", limit), ("limit-plus-1", limit + 1)):
+                    changed = vary(at_the_end, fields={word: {**question.fields[word], part: number}})
+                    yield f"{name}-at-the-end-{label}".replace("_", "-"), changed
+            case _:
+                pass
+
+
+def _fits(basis: Basis, question: Question, rule: Rule) -> bool:
+    names = basis_request(basis, question)
+    try:
+        if rule.check == "fits-buffer":
+            return bool(value(rule.operands["length"][0], names) <= value(rule.operands["size"][0], names))
+        limit = value(rule.operands["limit"][0], names)
+        return all(value(expr, names) <= limit for expr in rule.operands["of"])
+    except Undefined:
+        return False
 
 
 def _page_edges(
@@ -196,6 +252,7 @@ def _wanted(rule: Rule, name: str, old: int, names: Names, field: Field) -> Iter
                 mask = number("mask")
                 yield from ((f"without-bit-{bit}", old & ~(1 << bit)) for bit in range(field.bits) if mask >> bit & 1)
             case "known-value" if field.enum is not None:
+                yield from ((f"try-{n}", int(value(expr, names))) for n, expr in enumerate(rule.tries))
                 known = {item.value for item in field.enum.values.values()}
                 free = next((n for n in range(1 << field.bits) if n not in known), None)
                 if free is not None:

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 from hvabi.abi.model import BlockPlace
 from hvabi.conformance.case import Case, GuestScript, GuestTurn, Inject, Setup
-from hvabi.conformance.generate.basis import PLACE, SCRATCH, Basis, Question, around
+from hvabi.conformance.generate.basis import PLACE, SCRATCH, Basis, Question, vary
+from hvabi.conformance.generate.guests import facts_before
 from hvabi.conformance.generate.judged import judge
 from hvabi.conformance.generate.variants import basis_request
-from hvabi.conformance.oracle.walk import value
+from hvabi.conformance.oracle.walk import Undefined, value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from hvabi.abi.calls import Rule
 
 MOST_ELEMENTS = 600
 """Most elements of a list that these cases fill."""
@@ -24,6 +27,7 @@ def more_guest_cases(basis: Basis) -> Iterator[Case]:
     yield from _configured(basis)
     yield from _own_half(basis)
     yield from _rewritten(basis)
+    yield from _smaller(basis)
 
 
 def _case(basis: Basis, group: str, name: str, script: GuestScript, why: str, **more: object) -> Case:
@@ -39,6 +43,7 @@ def _case(basis: Basis, group: str, name: str, script: GuestScript, why: str, **
         kind="guest",
         setup=Setup(scratch=SCRATCH),
         script=script,
+        facts=facts_before(basis, script),
         profile=None if basis.abi.profile == "spec" else basis.abi.profile,
     )
     return replace(case, **more)  # type: ignore[arg-type]  # fields of a case
@@ -61,7 +66,7 @@ def _configured(basis: Basis) -> Iterator[Case]:
                 fields = basis.request(PLACE, pages, to, config=setup.config)
                 if fields is None:
                     continue
-                question = Question(fields=fields, setup=setup, before=around(PLACE, pages, to), call=basis.call.name)
+                question = Question(fields=fields, setup=setup, **basis.laid(PLACE, pages, to), call=basis.call.name)
                 judged = judge(basis, question)
                 if judged is None or not judged.accepted:
                     continue
@@ -127,6 +132,8 @@ def _rewritten(basis: Basis) -> Iterator[Case]:
     if each is None or not partial or not places or not isinstance(places[0], BlockPlace):
         return
     place = places[0]
+    if placement.blocks[place.block].registers:
+        return
     for to in basis.states():
         question = basis.question(PLACE + 1, 4, to)
         if question is None or len(question.fields[each]) < 4:
@@ -154,3 +161,44 @@ def _rewritten(basis: Basis) -> Iterator[Case]:
             basis, "progress", f"list-rewritten-to-{to}", script,
             "The host rewrites an element that it has not done: the guest must not take it for its own.",
         )  # fmt: skip
+
+
+def _smaller(basis: Basis) -> Iterator[Case]:
+    """Yield conversions of pages that the host will do in the smallest size only, because of a fact of the pages."""
+    guest, convert = basis.call.guest, basis.call.convert
+    if guest is None or guest.smaller_when is None or convert is None or not guest.element_pages:
+        return
+    size = guest.element_pages[0]
+    spans = (("alone", PLACE, size), ("amid-others", PLACE + size - 1, size + 2))
+    for rule in basis.call.rules:
+        if rule.binds != "host" or rule.check != "fact" or not rule.guard.serves(basis.transport):
+            continue
+        for to in basis.states():
+            for name, start, pages in spans:
+                large = (start if name == "alone" else start + 1, size)
+                question = basis.question(start, pages, to)
+                if question is None:
+                    continue
+                facts = {**question.facts, rule.words["name"]: ((large[0], large[0] + size),)}
+                if not _asks_for_smaller(basis, vary(question, facts=facts), rule):
+                    continue
+                script = GuestScript(gpa=start << 12, pages=pages, to=to, must_believe=((start, start + pages),))
+                yield _case(
+                    basis, "smaller", f"{rule.words['name']}-{name}-to-{to}", script,
+                    "The host wants smaller pieces of one part: the guest asks for that part again in pieces.",
+                    facts=facts,
+                )  # fmt: skip
+
+
+def _asks_for_smaller(basis: Basis, question: Question, rule: Rule) -> bool:
+    """Whether the host refuses by this rule, with an answer after which the guest asks for smaller pieces."""
+    judged = judge(basis, question)
+    if judged is None or judged.rule != rule.id or rule.answer is None:
+        return False
+    names = basis_request(basis, judged.question).plus(index=0, done_pages=0, done_bytes=0, part_pages=0, errno=0)
+    try:
+        response = {name: value(expr, names) for name, expr in rule.answer.fields.items()}
+        wanted = basis.call.guest.smaller_when if basis.call.guest else None
+        return wanted is not None and bool(value(wanted, names.plus(response=response)))
+    except Undefined:
+        return False

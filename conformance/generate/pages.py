@@ -6,11 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hvabi.conformance.case import Inject
-from hvabi.conformance.generate.basis import NEIGHBOURS, PLACE, Basis, Question, vary
+from hvabi.conformance.generate.basis import NEIGHBOURS, PLACE, Basis, Question, host_rules, vary
 from hvabi.conformance.generate.followup import next_fields
 from hvabi.conformance.generate.judged import judge
 from hvabi.conformance.generate.more_edges import open_rules
-from hvabi.conformance.generate.rules import host_rules
 from hvabi.conformance.generate.variants import basis_request, field_variants
 from hvabi.conformance.oracle.walk import value
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hvabi.conformance.generate.basis import PLACE, Basis, Question
+from hvabi.conformance.generate.basis import PLACE, Basis, Question, host_rules
 from hvabi.conformance.generate.judged import Judged, compose, judge
 from hvabi.conformance.generate.variants import names_in, variants
 from hvabi.conformance.generate.worked import other_lists, with_lists
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 MOST_BROKEN = 4
 """Most cases that break one rule alone by one field, per transport."""
-FEW_BROKEN = 2
-"""The same for a call of many rules."""
+MOST_BROKEN_AGAIN = 2
+"""The same on the transports behind the first, which carry the same fields, and for a call of many rules."""
 MOST_ALONE = 12
 """Most cases that break one rule alone, per transport."""
 MANY_RULES = 20
@@ -28,30 +28,34 @@ MOST_OPEN_PAIRS = 2
 MOST_KEPT = 6
 """Most cases that keep one rule just at its limit, per transport."""
 _SHAPES = ((PLACE, 1, "shared"), (PLACE, 3, "private"), (PLACE, 512, "shared"))
-_EDGES = ("limit", "low", "high", "wrap", "unit", "aligned", "half", "wanted", "size")
-
-
-def host_rules(basis: Basis) -> Iterator[Rule]:
-    """Yield the rules that bind the host on this transport, in order."""
-    for rule in basis.call.rules:
-        if rule.binds != "host" or rule.on != "request" or not rule.guard.serves(basis.transport):
-            continue
-        if rule.level == "observed" and basis.abi.profile == "spec":
-            continue
-        yield rule
+_SMALL_THEN_LARGE = (PLACE + 511, 513, "private")
+_EDGES = ("limit", "low", "high", "wrap", "unit", "aligned", "half", "wanted", "size", "fact")
 
 
 def _changed(question: Question, changed: Question) -> tuple[str, ...]:
-    """Return the fields in which two questions differ."""
-    return tuple(name for name, item in question.fields.items() if changed.fields.get(name) != item)
+    """Return the fields in which two questions differ: parts of words, and lists that differ behind element 0."""
+    found: list[str] = []
+    for name, item in question.fields.items():
+        other = changed.fields.get(name)
+        if isinstance(item, dict) and isinstance(other, dict):
+            found += [f"{name}.{part}" for part in item if other.get(part) != item[part]]
+        elif isinstance(item, tuple) and isinstance(other, tuple) and item[:1] == other[:1] and item != other:
+            found.append(f"{name}[1:]")
+        elif other != item:
+            found.append(name)
+    return tuple(found)
 
 
 def bases(basis: Basis) -> list[Question]:
     """Return right requests of several shapes."""
     granule = basis.granule()
     found = []
-    states = basis.states()
-    for start, pages, wanted in _SHAPES:
+    guest, states = basis.call.guest, basis.states()
+    sizes = guest.element_pages if guest is not None else ()
+    # Where elements have several sizes, a large one that is not the first.
+    for start, pages, wanted in (*_SHAPES, *((_SMALL_THEN_LARGE,) if len(sizes) > 1 else ())):
+        if pages > 3 and basis.single_pages:
+            continue
         to = wanted if not states or wanted in states or basis.call.query is not None else states[0]
         question = basis.question(start, -(-pages // granule) * granule, to)
         if question is not None:
@@ -68,12 +72,14 @@ class RuleCases:
 
     def __init__(self, basis: Basis) -> None:
         self.basis = basis
+        carrying = [t.name for t in basis.abi.transports.values() if basis.call.request in t.placements]
+        self.first = basis.transport == carrying[0]
+        rules = list(host_rules(basis))
+        self.most = MOST_BROKEN if self.first and len(rules) < MANY_RULES else MOST_BROKEN_AGAIN
         self.bases = bases(basis)
         self.found: dict[str, list[tuple[str, Question, Judged]]] = {}
         self.kept: dict[str, list[tuple[str, Judged]]] = {}
         self._worked: dict[tuple[str, ...], list[Question]] = {}
-        rules = list(host_rules(basis))
-        self.most_broken = MOST_BROKEN if len(rules) < MANY_RULES else FEW_BROKEN
         for rule in rules:
             self._search(rule)
 
@@ -89,7 +95,7 @@ class RuleCases:
             for name, changed in variants(self.basis, question, rule):
                 # Each field has its share, or the first operand of a rule would use up all cases.
                 share = _changed(question, changed)
-                if name in names or quota.get(share, 0) >= self.most_broken or len(alone) >= MOST_ALONE:
+                if name in names or quota.get(share, 0) >= self.most or len(alone) >= MOST_ALONE:
                     continue
                 judged = judge(self.basis, changed)
                 if judged is None or judged.question in asked:
@@ -151,7 +157,12 @@ class RuleCases:
         yield from self.pairs()
 
     def pairs(self) -> Iterator[Case]:
-        """Yield requests that break two rules at once, where the order of judgement shows."""
+        """Yield requests that break two rules at once, where the order of judgement shows.
+
+        Where the order is not laid down either answer is right: one transport is enough to say so.
+        """
+        if self.basis.call.order == "undefined" and not self.first:
+            return
         rules = [rule for rule in host_rules(self.basis) if self.found[rule.id]]
         for position, earlier in enumerate(rules):
             left = MOST_OPEN_PAIRS if self._any_order and len(rules) >= MANY_RULES else len(rules)

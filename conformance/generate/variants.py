@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.calls import GATHERED
+from hvabi.abi.expr import Name, paths
 from hvabi.abi.expr import names as names_of
-from hvabi.abi.expr import paths
 from hvabi.conformance.generate.basis import SCRATCH, Basis, Question, vary
 from hvabi.conformance.generate.handled import handle_variants, limit_variants, names_at
 from hvabi.conformance.generate.worked import other_lists
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hvabi.abi.calls import Rule
-    from hvabi.abi.model import Field
+    from hvabi.abi.model import Block, Field
+    from hvabi.conformance.case import Pages
 
 MOST_CONFIGURATIONS = 8
 """Most configurations under which one rule is tried."""
+_AWAY = SCRATCH[1] - 1
+"""A page where a structure can lie instead."""
 Variant = tuple[str, Question]
 """A name for people and ids, and the changed request."""
 
@@ -94,7 +97,7 @@ def field_variants(basis: Basis, question: Question, rule: Rule) -> Iterator[Var
         if name not in fields:
             continue
         field = message.fields[name]
-        if field.is_list:
+        if field.is_list or not basis.carries(name):
             continue
         for label, number in _numbers(field, question.fields[name], interesting):
             yield f"{_dashed(name)}-{label}", vary(question, fields={name: number})
@@ -259,8 +262,32 @@ def _unreadable(basis: Basis, question: Question, rule: Rule) -> Iterator[Varian
         page = value(block.at, basis_request(basis, question)) >> 12
     except Undefined:
         return
-    holes = tuple(pair for pair in ((0, page), (page + 1, 1 << 40)) if pair[0] < pair[1])
-    yield "no-memory", vary(question, setup=replace(question.setup, memory=holes))
+    yield "no-memory", vary(question, setup=replace(question.setup, memory=_without(page)))
+    # Where another block begins in the same page, which of the two is missed is not clear: one of them goes elsewhere.
+    together = [other for other in placement.blocks.values() if _page_of(basis, question, other) == page]
+    for other in together if len(together) > 1 else ():
+        match other.at:
+            case Name(name) if name in question.fields:
+                there = vary(question, fields={name: _AWAY << 12 | question.fields[name] & 0xFFF})
+                missing = _AWAY if other is block else page
+                label = f"{_dashed(name)}-elsewhere-no-memory"
+                yield label, vary(there, setup=replace(question.setup, memory=_without(missing)))
+            case _:
+                continue
+
+
+def _without(page: int) -> Pages:
+    return tuple(pair for pair in ((0, page), (page + 1, 1 << 40)) if pair[0] < pair[1])
+
+
+def _page_of(basis: Basis, question: Question, block: Block) -> int | None:
+    """Return the page in which a block begins."""
+    if block.at is None:
+        return None
+    try:
+        return int(value(block.at, basis_request(basis, question))) >> 12
+    except Undefined:
+        return None
 
 
 def _memory(basis: Basis, question: Question) -> Iterator[Variant]:
@@ -294,8 +321,7 @@ def _states(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
         except Undefined:
             continue
         if rule.check == "fact":
-            yield f"{where}fact-true", vary(question, facts={rule.words["name"]: ((start, start + pages),)})
-            yield f"{where}fact-false", vary(question, facts={})
+            yield from _facts(question, rule.words["name"], where, start, pages)
             continue
         for state in basis.states():
             laid = () if state == "private" else ((start, start + pages, state),)
@@ -311,8 +337,19 @@ def _places(basis: Basis, question: Question, rule: Rule) -> Iterator[tuple[str,
     found = request.local.get(GATHERED) if basis.call.handle is not None else None
     items = question.fields.get(basis.call.each, ()) if found is None else found
     for number in sorted({0, len(items) - 1}) if items else ():
-        where = "" if len(items) == 1 else "first-" if number == 0 else "last-"
+        where = "" if number == 0 else "last-"
         yield where, request.plus(it=items[number], index=number)
+
+
+def _facts(question: Question, name: str, where: str, start: int, pages: int) -> Iterator[Variant]:
+    """Yield a fact true and false on all pages of a range, and true on the first and the last page only."""
+    others = {other: pieces for other, pieces in question.facts.items() if other != name}
+    yield f"{where}fact-true", vary(question, facts={**others, name: ((start, start + pages),)})
+    yield f"{where}fact-false", vary(question, facts=others)
+    if pages > 1:
+        yield f"{where}fact-of-the-first", vary(question, facts={**others, name: ((start, start + 1),)})
+        last = start + pages - 1
+        yield f"{where}fact-of-the-last", vary(question, facts={**others, name: ((last, last + 1),)})
 
 
 def _overlapping(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:

@@ -61,7 +61,7 @@ def _generated(abi: str) -> Iterator[Liar]:
                 continue
             if any(call.outcomes.values()):
                 for made in _host_lies(resolved, transport.name, call):
-                    yield _liar(abi, revision, transport.name, "host", _as_policy(resolved, made))
+                    yield _liar(abi, revision, transport.name, "host", _as_policy(resolved, transport.name, made))
             if call.convert is not None and call.guest is not None and call.response is not None:
                 for made in GuestLies(resolved, transport.name).all():
                     yield _liar(abi, revision, transport.name, "guest", made)
@@ -79,19 +79,28 @@ def _host_lies(resolved: Abi, transport: str, call: Call) -> Iterator[Made]:
         yield replace(made, kind=f"{call.name}-{made.kind}", planted=planted)
 
 
-def _as_policy(resolved: Abi, made: Made) -> Made:
-    """Return the liar with a reason where it is what another value of an open policy asks for."""
+def _as_policy(resolved: Abi, transport: str, made: Made) -> Made:
+    """Return the liar with a reason where it is what another value of an open policy asks for on its transport."""
     if made.equivalent is not None or made.planted.spec is None or made.planted.host is not None:
         return made
-    wrong = made.planted.spec(resolved)
+    wrong = _on(made.planted.spec(resolved), transport)
     for policy in resolved.policies.values():
         for value in policy.values:
             if not policy.open or value == policy.default:
                 continue
             other = load(resolved.id, revision=resolved.revision, policies={policy.name: value}).abi
-            if (other.calls, other.messages, other.transports) == (wrong.calls, wrong.messages, wrong.transports):
+            if _on(other, transport) == wrong:
                 return replace(made, equivalent=f"it is what {value} of the open policy {policy.name} asks for")
     return made
+
+
+def _on(abi: Abi, transport: str) -> tuple[object, ...]:
+    """Return what of an ABI holds on a transport."""
+    calls = {
+        name: replace(call, rules=tuple(rule for rule in call.rules if rule.guard.serves(transport)))
+        for name, call in abi.calls.items()
+    }
+    return calls, abi.messages, abi.transports[transport]
 
 
 def _liar(abi: str, revision: str, transport: str, role: Role, made: Made) -> Liar:

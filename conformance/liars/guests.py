@@ -35,7 +35,11 @@ class LyingConversation(_Conversation):
         try:
             yield from self.step(definition.steps_before, whole)
             for batch in self.batches(first):
-                yield from self.converse(batch)
+                too_large = yield from self.converse(batch)
+                if too_large is not None:
+                    start, size = too_large
+                    yield from self.all_of(start, size, smallest=True)
+                    yield from self.all_of(start + size, batch.first + batch.pages - start - size)
         except Refused as refusal:
             return self.given_up(refusal, whole)
         yield from self.step(definition.steps_after, self.accepted(whole))
@@ -93,12 +97,13 @@ class _ForgetsProgress(LyingConversation):
 
 
 class _IgnoresAnswers(LyingConversation):
-    def converse(self, batch: Batch) -> Generator[GuestCall | GuestStep, GuestReply, None]:
+    def converse(self, batch: Batch) -> Generator[GuestCall | GuestStep, GuestReply, tuple[int, int] | None]:
         """Make the call and look at nothing."""
         wire = self.guest.request.encode(batch.request)
         self.calls += 1
         yield GuestCall(regs=wire.regs, mem=wire.mem)
         self.believe(batch.first, batch.pages)
+        return None
 
 
 class _ExecutesAnew(LyingConversation):

@@ -11,7 +11,18 @@ from hvabi.adapters.asking import Asking
 from hvabi.adapters.host import Host, _HostCall
 from hvabi.adapters.values import Injection
 from hvabi.adapters.work import Work
-from hvabi.backend import GPA_PAGES, Backend, CallMemory, Conversion, ModelError, Outcome, PageState, Run, Status
+from hvabi.backend import (
+    GPA_PAGES,
+    Backend,
+    CallMemory,
+    Conversion,
+    FactOutcome,
+    ModelError,
+    Outcome,
+    PageState,
+    Run,
+    Status,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -135,8 +146,12 @@ def _convert_next(call: _HostCall, work: Account | None) -> None:
             item = call.fields[convert.each][index]
             part = at._part(index, item, call.scope.with_locals(it=item, index=index))
         done = at.part_done if convert.each is not None else at.done
-        if part.to is not None and part.pages > done:
+        if part.pages <= done:
+            return
+        if part.to is not None:
             call.host.backend.convert(Conversion(part.start + done, 1, part.to), absent="allow")
+        elif convert.facts:
+            at._set_facts(part, part.start + done, 1)
     except (HvAbiError, ModelError, IndexError):
         return
 
@@ -259,6 +274,10 @@ class ReadsTwice(LyingHost):
 
 
 class _ForgetsLast(Backend):
+    def set_fact(self, name: str, start: int, end: int, value: bool) -> FactOutcome:
+        """Leave the last page as it is."""
+        return super().set_fact(name, start, max(end - 1, start), value)
+
     def convert(self, conversion: Conversion, **keywords: Any) -> Outcome:
         """Leave the last page as it is."""
         if conversion.page_count < 1:
@@ -267,6 +286,10 @@ class _ForgetsLast(Backend):
 
 
 class _Overruns(Backend):
+    def set_fact(self, name: str, start: int, end: int, value: bool) -> FactOutcome:
+        """Change a page behind the range too."""
+        return super().set_fact(name, start, min(end + 1, 1 << 52), value)
+
     def convert(self, conversion: Conversion, **keywords: Any) -> Outcome:
         """Change a page behind the range too."""
         done = super().convert(conversion, **keywords)
@@ -276,6 +299,10 @@ class _Overruns(Backend):
 
 
 class _StartsLate(Backend):
+    def set_fact(self, name: str, start: int, end: int, value: bool) -> FactOutcome:
+        """Leave the first page as it is."""
+        return super().set_fact(name, min(start + 1, end), end, value)
+
     def convert(self, conversion: Conversion, **keywords: Any) -> Outcome:
         """Leave the first page as it is."""
         if conversion.page_count < 1:
@@ -296,6 +323,10 @@ class _FirstRangeOnly(Backend):
 
 
 class _Lazy(Backend):
+    def set_fact(self, name: str, start: int, end: int, value: bool) -> FactOutcome:
+        """Do nothing and say that all is done."""
+        return FactOutcome(Status.DONE)
+
     def convert(self, conversion: Conversion, **keywords: Any) -> Outcome:
         """Do nothing and say that all is done."""
         return Outcome(Status.DONE, conversion.page_count, conversion.end)

@@ -52,8 +52,12 @@ class AnswerLies(Sight):
 
     def _not_compared(self, answer: Answer, path: str, other: Expr | None = None) -> str | None:
         """Say that the host may choose what it answers in a field, but not 0 where it must not be 0; else None."""
-        if path in answer.may_change or (path in answer.nonzero and other != Int(0)):
+        if {path, path.partition(".")[0]} & {*answer.may_change} or (path in answer.nonzero and other != Int(0)):
             return f"the specification lets the host choose {path} here"
+        placement = self.transport.placements[self.call.response or ""]
+        for place in placement.place.get(path.partition(".")[0], ())[:1]:
+            if getattr(place, "block", None) in placement.may_change:
+                return f"what lies where {path} does is not compared on this transport"
         return None
 
     def _enum(self, path: str) -> Enum | None:
@@ -74,6 +78,8 @@ class AnswerLies(Sight):
         for told in self.answers():
             placed = self.placed(told.answer)
             for path, expr in placed.items():
+                if self._not_compared(told.answer, path) is not None:
+                    continue
                 used = sorted(names(expr) & set(PROGRESS_NAMES))
                 for local in used:
                     for sign, word in ((1, "more"), (-1, "less")):

@@ -41,8 +41,18 @@ class GuestLies:
         """Yield every liar."""
         yield from self.requests()
         yield from self.beliefs()
-        yield from self.rules_skipped()
-        yield from self.progress()
+        for made in (*self.rules_skipped(), *self.progress()):
+            yield replace(made, equivalent=made.equivalent or self._never_stopped(made))
+
+    def _never_stopped(self, made: Made) -> str | None:
+        """Say why a guest is never shown that the host stopped on the way, where the lie is about that."""
+        partial = model.answers_of(self.call.outcomes, "partial", self.transport.name)
+        if not partial or partial[0][1].end != "replay":
+            return None
+        rule = self.call.rule(made.name)
+        if made.kind == "progress" or (rule is not None and rule.check == "at-most" and rule.when is not None):
+            return "a host that stops on the way has the call executed again, which the guest is not shown"
+        return None
 
     def requests(self) -> Iterator[Made]:
         """Yield guests that ask for the wrong thing."""
@@ -159,6 +169,14 @@ class GuestLies:
     def progress(self) -> Iterator[Made]:
         """Yield guests that go on wrongly."""
         progress = self.call.progress
+        if self.call.guest is not None and self.call.guest.smaller_when is not None:
+            yield Made(
+                kind="progress",
+                name="never-smaller",
+                what="It gives up where the host wants smaller pieces.",
+                planted=Planted(spec=partial(_with_guest, smaller_when=None)),
+                hints=("smaller",),
+            )
         if progress is None:
             return
         yield self._other(

@@ -118,7 +118,10 @@ class HostLies(RuleLies, AnswerLies, PlaceLies, QuestionLies):
         assert convert is not None  # it is the call that converts
         if convert.each is None and self.widest(convert.pages):
             yield engine("work", "first-range-only", hosts.FirstRangeOnly, "done")
-        yield engine("work", "bound-ignored", hosts.IgnoresBound, "limit")
+        why = (
+            None if convert.to is not None else "the bound is on pages that are not private, and the call makes none so"
+        )
+        yield engine("work", "bound-ignored", hosts.IgnoresBound, "limit", equivalent=why)
         if any(rule.scope == "call" for rule in self.rules):
             yield engine("footprint", "refused-but-changed", hosts.ConvertsRefused)
         if any(rule.scope != "call" for rule in self.rules):
@@ -131,6 +134,8 @@ class HostLies(RuleLies, AnswerLies, PlaceLies, QuestionLies):
         if self.call.vmm is not None:
             yield engine("vmm", "refusal-ignored", hosts.IgnoresVmm, "errno")
         why = None if exact else "the specification says nothing of the pages of a call that failed on the way"
+        if not self.shown() - {"done", "partial"}:
+            why = "nothing makes this model host fail on the way"
         yield engine("footprint", "failed-but-changed", hosts.ChangesWhatWasRefused, "limit", equivalent=why)
         blocks = self.transport.placements[self.call.request].blocks.values()
         if any(block.space is None and block.at is not None for block in blocks):

@@ -124,7 +124,8 @@ class RuleLies(Sight):
 
 
 def _demands(rule: Rule) -> tuple[object, ...]:
-    return (rule.check, tuple(sorted((k, tuple(map(str, v))) for k, v in rule.operands.items())), str(rule.when))
+    operands = tuple(sorted((name, tuple(map(str, exprs))) for name, exprs in rule.operands.items()))
+    return rule.check, operands, tuple(sorted(rule.words.items())), str(rule.when)
 
 
 def _disjoint(one: Rule, other: Rule) -> str | None:

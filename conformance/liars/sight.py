@@ -79,8 +79,10 @@ class Sight:
 
     def shown(self) -> set[str]:
         """Return the statuses that a host of this ABI can be made to answer."""
-        found = {"done"} if self.call.query is not None else {"done", "limit"}
         vmm, convert = self.call.vmm, self.call.convert
+        # The bound is on the ranges of pages that are not private: a question, or a call that changes facts, adds none.
+        adds = self.call.query is None and (convert is None or convert.to is not None)
+        found = {"done", "limit"} if adds else {"done"}
         if self.call.reports_parts(self.transport.name):
             found.add("partial")
         if vmm is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.registry import load
@@ -17,7 +18,7 @@ from hvabi.conformance.oracle.work import End
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from hvabi.abi.calls import Answer, Rule
+    from hvabi.abi.calls import Answer, Call, Rule
     from hvabi.abi.specification import Abi
     from hvabi.conformance.case import Held, Inject, Memory, Pages, Ranges, Setup
 
@@ -73,7 +74,7 @@ class Oracle:
         found: list[Expected] = []
         usual: list[Expected] = []
         first: Request | None = None
-        for policies in self._choices():
+        for policies in _choices(self.id, self.revision, self.transport_name, self.profile, call):
             abi = load(self.id, revision=self.revision, profile=self.profile, policies=policies).abi
             if first is not None and first.answers_alike(abi):
                 answers = [replace(answer, policies=dict(policies)) for answer in usual]
@@ -93,22 +94,46 @@ class Oracle:
                     found.append(answer)
         return tuple(found)
 
-    def _choices(self) -> Iterator[dict[str, str]]:
-        """Return the values of open policies: the defaults first, then each other value alone.
 
-        Two policies that only together make a third answer are not known; every combination would cost too much.
-        """
-        abi = load(self.id, revision=self.revision, profile=self.profile).abi
-        if self.profile != SPEC_PROFILE:
-            yield {}
-            return
-        open_ones = [policy for policy in abi.policies.values() if policy.open]
-        defaults = {policy.name: policy.default for policy in open_ones}
-        yield defaults
-        for policy in open_ones:
-            for other in policy.values:
-                if other != policy.default:
-                    yield {**defaults, policy.name: other}
+@cache
+def _choices(abi: str, revision: str, transport: str, profile: str, call: str | None) -> tuple[dict[str, str], ...]:
+    """Return the values of open policies: the defaults first, then each other value that bears on the call, alone.
+
+    Two policies that only together make a third answer are not known; every combination would cost too much.
+    """
+    right = load(abi, revision=revision, profile=profile).abi
+    if profile != SPEC_PROFILE:
+        return ({},)
+    open_ones = [policy for policy in right.policies.values() if policy.open]
+    defaults = {policy.name: policy.default for policy in open_ones}
+    found, known = [defaults], _asked_of(right, transport, call)
+    for policy in open_ones:
+        for other in policy.values:
+            if other == policy.default:
+                continue
+            values = {**defaults, policy.name: other}
+            if _asked_of(load(abi, revision=revision, profile=profile, policies=values).abi, transport, call) != known:
+                found.append(values)
+    return tuple(found)
+
+
+def _asked_of(abi: Abi, transport: str, name: str | None) -> tuple[object, ...]:
+    """Return all of a resolved ABI that can bear on a host's answer over one transport."""
+    call = _call_of(abi, name)
+    rules = [
+        rule for rule in call.rules
+        if rule.binds == "host" and rule.level != "observed" and rule.guard.serves(transport)
+    ]  # fmt: skip
+    outcomes = {
+        status: [answer for answer in answers if answer.guard.serves(transport)]
+        for status, answers in call.outcomes.items()
+    }
+    absent, prevalidate = ([item.value for item in items] for items in (call.absent, call.prevalidate))
+    return (rules, outcomes, absent, prevalidate, call.vmm, abi.transports[transport].placements)
+
+
+def _call_of(abi: Abi, name: str | None) -> Call:
+    return abi.calls[name] if name else abi.convert_call or next(iter(abi.calls.values()))
 
 
 _differing: dict[tuple[int, int, str], tuple[Any, Any, Any]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hvabi.abi.model import RegisterPlace
+from hvabi.abi.model import PairPlace, RegisterPlace
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.conformance.case import Held
 from hvabi.conformance.oracle.checks import holds
@@ -91,9 +91,18 @@ class Asked:
                 return False
         if named or self.regs is None:
             return True
+        for path, expr in self.placement.parts.items():
+            name, _, part = path.partition(".")
+            place = self.placement.place.get(name, (None,))[0]
+            if isinstance(place, RegisterPlace | PairPlace) and self._part(name, part) != value(expr, self.names):
+                return False
         return all(
             self.regs.get(register, 0) == value(expr, self.names) for register, expr in self.placement.fixed.items()
         )
+
+    def _part(self, name: str, part: str) -> int:
+        word = self.names.fields[name]
+        return int(word[part] if isinstance(word, dict) else getattr(word, part))
 
     def is_readable(self, name: str) -> bool:
         """Whether every byte of a block is memory."""

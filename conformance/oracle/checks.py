@@ -161,4 +161,7 @@ def _pages(rule: Rule, request: Request, only: Any) -> bool:
         return inside(request.memory, first, end)
     if rule.check == "in-state":
         return request.pages.all_in(first, end, rule.words["state"])
-    return request.facts.all_are(rule.words["name"], first, end, bool(only("is")))
+    name = rule.words["name"]
+    if "is" not in rule.operands:
+        return request.facts.all_are(name, first, end, True) or request.facts.all_are(name, first, end, False)
+    return request.facts.all_are(name, first, end, bool(only("is")))

@@ -249,8 +249,10 @@ class Working(Asked):
         return inside(self.memory, start, start + pages)
 
     def _change(self, start: int, pages: int, to: str | None, names: Names) -> None:
+        if start + pages > _LAST_PAGE:
+            raise End("out-of-range")
         if to is not None:
-            if start + pages > _LAST_PAGE or not self._present(start, pages, to):
+            if not self._present(start, pages, to):
                 raise End("out-of-range")
             after = self.pages.copy()
             after.lay(start, start + pages, to)

@@ -18,6 +18,10 @@ class Markup(str):
 
     __slots__ = ()
 
+    def __html__(self) -> str:
+        """Return itself: template engines ask for it before they escape."""
+        return str(self)
+
 
 Child = str | Markup | None
 """A piece of HTML, text that is still to be escaped, or nothing."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hvabi.abi.errors import CodecError, UsageError
+from hvabi.abi.errors import CodecError, ExprError, UsageError
 from hvabi.abi.model import BlockPlace, PairPlace, RegisterPlace
 from hvabi.abi.registry import abi_ids, bundled, load
 from hvabi.abi.scope import Fields, Scope
@@ -78,7 +78,7 @@ class MessageTarget:
         given: dict[str, Any] = {}
         for name, item in codec.message.fields.items():
             if item.is_list:
-                count = rng.choice((0, 1, 2, 3, 8))
+                count = self._count(codec, item, request)
                 parts = (item.items.fields if item.items else {}).items()
                 given[name] = tuple(
                     {part: self._number(inner) for part, inner in parts} if item.items else rng.getrandbits(item.bits)
@@ -87,9 +87,25 @@ class MessageTarget:
             elif item.const is None and (item.default is None or rng.random() < 0.2):
                 given[name] = self._number(item)
         try:
-            return codec.complete(given, request=request)
+            value = codec.complete(given, request=request)
         except CodecError:
             return None
+        scope = Scope(codec.static)
+        for path, expr in codec.placer.placement.parts.items():
+            name, _, part = path.partition(".")
+            value = value._replace(**{name: getattr(value, name)._replace(**{part: scope.int(expr)})})
+        return value
+
+    def _count(self, codec: MessageCodec, item: Field, request: Any) -> int:
+        """Return how many elements a list has: as many as the request says where it does, else any small number."""
+        if request is not None and item.count is not None:
+            known = dict(zip(request._fields, request, strict=True))
+            sent = Fields(known, known.__getitem__)
+            try:
+                return min(max(Scope(codec.static, local={"request": sent}).int(item.count), 0), 1 << 12)
+            except ExprError:
+                pass  # it is counted by a field of its own
+        return self.rng.choice((0, 1, 2, 3, 8))
 
     def _number(self, item: Field) -> int:
         rng = self.rng

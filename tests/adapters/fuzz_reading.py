@@ -172,9 +172,17 @@ class Reading:
     def _replayed(self) -> list[tuple[int, int, PageState | None]]:
         """Return the pages that the call will not do when it is executed again with the registers it now has."""
         convert = self.call.convert
-        if convert is None or convert.first is None:
+        if convert is None:
             return []
         _, scope = self._open(self.call, self.after)
+        if convert.each is None:
+            ((start, pages, to),) = self.parts()
+            done = pages - max(scope.int(convert.pages), 0)
+            assert 0 <= done <= pages, "replay outside the range"
+            assert scope.int(convert.start) // 4096 == start + done, "replay of other pages"
+            return [(start, done, to)]
+        if convert.first is None:
+            return []
         again = scope.int(convert.first)
         assert self.first() <= again <= len(self.parts()), "replay outside the list"
         return self.parts()[:again]

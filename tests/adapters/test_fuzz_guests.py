@@ -94,7 +94,7 @@ class Talk:
         self.outcomes[kind] += result.done
         if kind == "honest" and host is not None:
             for start, stop in result.ranges:
-                assert host.backend.uniform(start, stop, to), f"claims {result.ranges}, which was not done"
+                assert host.has_done(start, stop, to), f"claims {result.ranges}, which was not done"
 
     def bound(self, guest: Guest, first: int, pages: int, to: PageState) -> int:
         """Return the calls that the specification allows for a range."""
@@ -175,6 +175,11 @@ class HostSide:
         self.rng = rng
         self.combo = combo
         self.backend = Backend(facts=combo.abi.facts, max_ranges=rng.choice((None, None, None, 2)))
+        convert = combo.abi.convert_call.convert if combo.abi.convert_call else None
+        self.wanted = convert.stands_for.get(to.value, {}) if convert is not None else {}
+        """The facts that the conversion stands for, where it changes facts only."""
+        for name, value in self.wanted.items():
+            self.backend.set_fact(name, first, first + pages, not value)
         if to is PageState.PRIVATE:
             self.backend.convert(Conversion(first, pages, PageState.SHARED), absent="allow")
         elif rng.random() < 0.3:
@@ -188,6 +193,12 @@ class HostSide:
         self.partial = [answer for answer in call.outcomes.get("partial", ()) if answer.cannot is None]
         self.vmm = call.vmm
         self.calls = 0
+
+    def has_done(self, start: int, end: int, to: PageState) -> bool:
+        """Whether every page is in the state, or has the facts that it stands for."""
+        if self.wanted:
+            return all(self.backend.fact_uniform(name, start, end, value) for name, value in self.wanted.items())
+        return self.backend.uniform(start, end, to)
 
     def injection(self) -> Injection:
         rng = self.rng

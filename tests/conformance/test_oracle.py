@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import hvabi.conformance.oracle
 from hvabi.abi.errors import CodecError, HvAbiError
+from hvabi.abi.expr import Int
 from hvabi.abi.registry import abi_ids, bundled, load
 from hvabi.abi.scope import Fields, Scope
 from hvabi.adapters.registry import host_class
@@ -257,8 +258,9 @@ def test_the_bundled_host_answers_as_the_oracle_says(name: str) -> None:
         seen.add((answer.rule, answer.end))
 
     check()
-    # A run in which every request ends the same way would compare nothing.
-    assert len(seen) >= 3
+    # A run in which every request ends the same way would compare nothing. Some profiles refuse a whole transport.
+    refused = any(rule.check == "expr" and rule.operands["expr"] == (Int(0),) for rule in combo.rules())
+    assert len(seen) >= (1 if refused else 3)
 
 
 @pytest.mark.parametrize("name", LOOSENED)

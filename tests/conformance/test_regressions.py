@@ -50,9 +50,13 @@ ABIS = (
     "kvm-exit-hypercall",
     "ghcb-psc",
     "ghcb-msr-psc",
+    "svsm-pvalidate",
     "tdx-map-gpa",
     "s390-uv-share",
     "pef-uv-share",
+    "hyperv-host-visibility",
+    "hyperv-query-visibility",
+    "hyperv-accept-pages",
 )
 
 RETOLD = [retold for story in stories() for retold in story.cases]
@@ -72,6 +76,7 @@ class Seen:
     mem: Mapping[int, int]
     state: Mapping[int, str]
     fault: str | None = None
+    facts: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
 def bytes_of(mem: Memory) -> dict[int, int]:
@@ -94,6 +99,7 @@ def seen_as(step: HostStep, answer: Expected) -> Seen:
         mem={**bytes_of(step.mem), **bytes_of(answer.mem)},
         state=page_states(answer.state),
         fault=answer.fault,
+        facts={name: frozenset(pages(where)) for name, where in answer.facts.items()},
     )
 
 
@@ -121,6 +127,9 @@ def differences(step: HostStep, right: Expected, seen: Seen) -> list[str]:
     for page in sorted((wanted.state.keys() | seen.state.keys()) - loose):
         if seen.state.get(page) != wanted.state.get(page):
             found.append(f"page {page:#x} is {seen.state.get(page)}, right is {wanted.state.get(page)}")
+    for name in sorted(wanted.facts.keys() | seen.facts.keys()):
+        odd = (wanted.facts.get(name, frozenset()) ^ seen.facts.get(name, frozenset())) - loose
+        found.extend(f"{name} of page {page:#x} is wrong" for page in sorted(odd)[:4])
     return found
 
 
@@ -232,7 +241,7 @@ def bundled_host(case: Case) -> Host:
     spec = load(case.abi, revision=case.revision, profile=case.profile or "spec")
     layout = MemoryLayout(case.setup.memory)
     backend = Backend(layout=layout, max_ranges=case.setup.max_ranges, facts=spec.abi.facts)
-    backend.reset(ranges=[(start, end, PageState(state)) for start, end, state in case.before], facts={})
+    backend.reset(ranges=[(start, end, PageState(state)) for start, end, state in case.before], facts=case.facts)
     return host_class(case.abi)(
         spec, transport=case.transport, config=case.setup.config, backend=backend, enabled=case.setup.enabled
     )
@@ -242,21 +251,28 @@ def query(host: Host) -> dict[int, str]:
     return {page: run.state.value for run in host.backend.query() for page in range(run.start, run.end)}
 
 
+def facts_of(host: Host) -> dict[str, frozenset[int]]:
+    found = {name: pages((run.start, run.end) for run in host.backend.fact_runs(name)) for name in host.abi.facts}
+    return {name: frozenset(where) for name, where in found.items() if where}
+
+
 @pytest.mark.parametrize("retold", HOSTS)
 def test_the_oracle_agrees(retold: Retold) -> None:
     case = retold.case
     oracle = Oracle(case.abi, case.revision, case.transport, case.setup, profile=case.profile or "spec")
-    before = case.before
+    before, facts = case.before, case.facts
     for step in case.steps:
         spec = load(case.abi, revision=case.revision, profile=case.profile or "spec")
-        call = spec.abi.convert_call
+        call = spec.abi.calls[case.call] if case.call else spec.abi.convert_call
         assert call is not None
         codec = spec.message(call.request, transport=case.transport, config=case.setup.config)
         answers = oracle.answers(
             read_back(codec, step.regs, step.mem),
+            call=case.call,
             cpl=step.cpl,
             inject=step.inject,
             before=before,
+            facts=facts,
             mem=step.mem,
             regs=step.regs,
         )
@@ -269,7 +285,7 @@ def test_the_oracle_agrees(retold: Retold) -> None:
             assert (known[0].may_change, known[0].nonzero) == (right.may_change, right.nonzero)
             assert (known[0].may_change_mem, pages(known[0].loose)) == (right.may_change_mem, pages(right.loose))
             assert [answer for answer in known if answer.policies == right.policies], right.policies
-        before = step.expected[0].state
+        before, facts = step.expected[0].state, step.expected[0].facts
 
 
 @pytest.mark.parametrize("retold", HOSTS)
@@ -286,6 +302,7 @@ def test_the_bundled_host_is_right(retold: Retold) -> None:
             mem={**bytes_of(step.mem), **bytes_of(answer.mem)},
             state=query(host),
             fault=answer.fault,
+            facts=facts_of(host),
         )
         assert matches(step, seen), (number, [differences(step, right, seen) for right in step.expected])
 
