@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 SCRATCH = (0x10, 0x14)
 """Pages where structures in memory lie: below every range that is converted."""
+_LAST = 4
+"""Questions of which a basis remembers what it worked out."""
 NEIGHBOURS = 2
 """Pages on each side of a converted range whose state is laid down and must not change."""
 
@@ -49,6 +52,9 @@ class Basis:
         self.call = found
         self.prefix = f"{spec.id}@{self.abi.revision}"
         self._codecs: dict[tuple[tuple[str, int], ...], MessageCodec] = {}
+        #: The last questions with what was worked out for them: each is looked at several times in a row.
+        self._wired: deque[tuple[Question, tuple[dict[str, int], Memory]]] = deque(maxlen=_LAST)
+        self.ends: deque[tuple[Question, Question]] = deque(maxlen=_LAST)
 
     def codec(self, setup: Setup) -> MessageCodec:
         """Return the codec of the request under a setup."""
@@ -204,9 +210,14 @@ class Basis:
 
     def wire(self, question: Question) -> tuple[dict[str, int], Memory]:
         """Return registers and memory of a request; bytes behind the last address cannot be placed."""
+        for known, placed in self._wired:
+            if known is question:
+                return placed
         wire = self.codec(question.setup).encode(question.fields)
         mem = tuple((start, data[: (1 << 64) - start]) for start, data in wire.mem if 0 <= start < 1 << 64)
-        return {**wire.regs, **question.regs}, mem
+        placed = {**wire.regs, **question.regs}, mem
+        self._wired.append((question, placed))
+        return placed
 
     def answers(self, question: Question) -> tuple[Expected, ...]:
         """Return every right answer. Raises `Undefined` where the way to the question does not lead to it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hvabi.abi.registry import bundled, load
 from hvabi.conformance.generate.basis import PLACE, Basis, Question, host_rules
 from hvabi.conformance.generate.judged import Judged, compose, judge
 from hvabi.conformance.generate.variants import names_in, variants
@@ -21,10 +22,12 @@ MOST_BROKEN_AGAIN = 2
 """The same on the transports behind the first, which carry the same fields, and for a call of many rules."""
 MOST_ALONE = 12
 """Most cases that break one rule alone, per transport."""
-MANY_RULES = 20
+MANY_RULES = 24
 """Rules of a call from which on each has fewer cases."""
+MOST_PAIRS = 4
+"""Most pairs of one of many rules with later ones."""
 MOST_OPEN_PAIRS = 2
-"""Most pairs of one of many rules with others where either answer is right: such pairs show little."""
+"""The same where either answer is right: such pairs show little."""
 MOST_KEPT = 6
 """Most cases that keep one rule just at its limit, per transport."""
 _SHAPES = ((PLACE, 1, "shared"), (PLACE, 3, "private"), (PLACE, 512, "shared"))
@@ -164,10 +167,17 @@ class RuleCases:
         if self.basis.call.order == "undefined" and not self.first:
             return
         rules = [rule for rule in host_rules(self.basis) if self.found[rule.id]]
+        most = len(rules)
+        if most >= MANY_RULES:
+            most = MOST_OPEN_PAIRS if self._any_order else MOST_PAIRS
+        elsewhere = _of_default_revision(self.basis) if len(rules) >= MANY_RULES else ()
         for position, earlier in enumerate(rules):
-            left = MOST_OPEN_PAIRS if self._any_order and len(rules) >= MANY_RULES else len(rules)
+            left = most
             for later in rules[position + 1 :]:
-                judged = self._both(earlier, later) if left else None
+                if not left:
+                    break
+                known = earlier in elsewhere and later in elsewhere
+                judged = None if known else self._both(earlier, later)
                 if judged is None:
                     continue
                 left -= 1
@@ -207,6 +217,15 @@ class RuleCases:
                 if earlier.id in decided and decided <= {earlier.id, later.id, None} and len(decided) > 1:
                     return judged
         return None
+
+
+def _of_default_revision(basis: Basis) -> tuple[Rule, ...]:
+    """Return the rules of the call in the default revision, none for that revision itself."""
+    default = bundled(basis.spec.id).default_revision
+    if basis.abi.revision == default:
+        return ()
+    other = load(basis.spec.id, revision=default, profile=basis.abi.profile).abi.calls.get(basis.call.name)
+    return other.rules if other is not None else ()
 
 
 def _answers_differ(one: Judged, other: Judged) -> bool:

@@ -72,27 +72,29 @@ class Oracle:
 
         """
         found: list[Expected] = []
-        usual: list[Expected] = []
+        also: list[list[Mapping[str, str]]] = []
         first: Request | None = None
+        usual = 0
         for policies in _choices(self.id, self.revision, self.transport_name, self.profile, call):
             abi = load(self.id, revision=self.revision, profile=self.profile, policies=policies).abi
             if first is not None and first.answers_alike(abi):
-                answers = [replace(answer, policies=dict(policies)) for answer in usual]
-            else:
-                request = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs, held)
-                answers = list(request.answers(policies))
-            if first is None:
-                # Asked again with nothing done yet: what it does changes its pages.
-                first = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs, held)
-                usual = answers
-            for answer in answers:
+                for more in also[:usual]:
+                    more.append(dict(policies))
+                continue
+            request = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs, held)
+            for answer in request.answers(policies):
                 for number, other in enumerate(found):
                     if same(answer, other):
-                        found[number] = replace(other, also=(*other.also, answer.policies))
+                        also[number].append(answer.policies)
                         break
                 else:
                     found.append(answer)
-        return tuple(found)
+                    also.append([])
+            if first is None:
+                # Asked again with nothing done yet: what it does changes its pages.
+                first = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs, held)
+                usual = len(found)
+        return tuple(replace(one, also=tuple(more)) if more else one for one, more in zip(found, also, strict=True))
 
 
 @cache
