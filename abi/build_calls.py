@@ -174,6 +174,7 @@ def _query(builder: Builder, data: Data, pointer: Pointer) -> Query:
         count=builder.optional(data, "count", pointer),
         answer_each=builder.exprs(data.get("answer-each"), (*pointer, "answer-each")),
         pack=data.get("pack", 1),
+        told=builder.optional(data, "told", pointer),
         pointer=pointer,
     )
 
@@ -195,6 +196,7 @@ def _progress(builder: Builder, data: Data, pointer: Pointer) -> Progress:
         mark_part=builder.exprs(data.get("mark-part"), (*pointer, "mark-part")),
         chunk=builder.optional(data, "chunk", pointer),
         stalls=data.get("stalls", 0),
+        anywhere=data.get("stops") == "anywhere",
         bound=builder.expr(data["bound"], (*pointer, "bound")),
         doc=data.get("doc", ""),
         pointer=pointer,
@@ -216,10 +218,10 @@ def _vmm(builder: Builder, data: Data, pointer: Pointer) -> Vmm:
             )
         )
     return Vmm(
-        abi=data["abi"],
+        abi=data.get("abi"),
         call=data.get("call"),
         merge=builder.optional(data, "merge", pointer),
-        request=builder.exprs(data["request"], (*pointer, "request")),
+        request=builder.exprs(data.get("request", {}), (*pointer, "request")),
         errno=tuple(rows),
         pointer=pointer,
     )

@@ -137,7 +137,8 @@ class Query:
     """Which pages a request asks about, and the lists of the response that have one answer for each.
 
     Values of `answer_each` are worked out for every element of `each`, without it for every page. With `pack` above 1
-    they are single bits, that many in one element of the list, the first the lowest.
+    they are single bits, that many in one element of the list, the first the lowest. `told` is the number of pages
+    that an answer is about, where a host may tell of fewer than have the state.
     """
 
     start: Expr
@@ -147,6 +148,7 @@ class Query:
     count: Expr | None = None
     answer_each: Mapping[str, Expr] = field(default_factory=dict)
     pack: int = 1
+    told: Expr | None = None
     pointer: Pointer = ()
 
 
@@ -171,6 +173,7 @@ class Progress:
     mark: Mapping[str, Expr] = field(default_factory=dict)
     mark_part: Mapping[str, Expr] = field(default_factory=dict)
     chunk: Expr | None = None
+    anywhere: bool = False
     pointer: Pointer = ()
 
 
@@ -187,9 +190,12 @@ class ErrnoAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vmm:
-    """What a host that is split in two asks of its user space for every piece."""
+    """What a host that is split in two asks of its user space for every piece.
 
-    abi: str
+    `abi` is None where how it asks is no message of an ABI here: then only its refusals are known.
+    """
+
+    abi: str | None
     request: Mapping[str, Expr]
     errno: tuple[ErrnoAnswer, ...]
     call: str | None = None

@@ -20,6 +20,7 @@ from hvabi.abi import (
     lint_handles,
     lint_messages,
     lint_places,
+    lint_platforms,
     lint_rules,
     lint_scope,
     lint_transports,
@@ -90,6 +91,7 @@ ALL_IDS: Mapping[str, str] = {
     **lint_guards.IDS,
     **lint_handles.IDS,
     **lint_examples.IDS,
+    **lint_platforms.IDS,
     "too-many-problems": "A run found more problems than are shown.",
 }
 """Every diagnostic id that a specification file can get, with one sentence each."""
@@ -174,6 +176,8 @@ class _Run:
             )
         if kind == "shared":
             self._shared(data, report)
+        elif kind == "platform":
+            lint_platforms.check_platform(data, report)
         else:
             self._abi(data, path, report)
         return data  # type: ignore[no-any-return]  # the schema was checked
@@ -232,7 +236,7 @@ class _Run:
 
     def _check_vmm(self, context: Context, name: str, known: Mapping[str, Any]) -> None:
         vmm = context.abi.calls[name].vmm
-        if vmm is None:
+        if vmm is None or vmm.abi is None:
             return
         inner = known.get(vmm.abi)
         if inner is None and vmm.abi in abi_files():

@@ -132,6 +132,7 @@ class CallChecks(CallScopes):
             item = self.response.fields.get(name) if self.response is not None else None
             if item is not None and not item.is_list:
                 self.report.error(where, "not-a-list", f"field `{name}` is no list", key=name)
+        self.scope(response=True).check_int((*query.pointer, "told"))
         if query.pack > 1 and (query.each is not None or not query.answer_each):
             self.report.error((*query.pointer, "pack"), "no-elements", "`pack` is for `answer-each` of one range")
 

@@ -74,7 +74,12 @@ def blocks_of(context: Context, transport: Transport, message: str) -> dict[str,
 
 def known_register(transport: Transport, name: str) -> bool:
     """Whether the ISA of the transport has a register of this name."""
-    return re.fullmatch(_REGISTERS[transport.isa], name) is not None
+    return is_register(transport.isa, name)
+
+
+def is_register(isa: str, name: str) -> bool:
+    """Whether an ISA has a register of this name."""
+    return re.fullmatch(_REGISTERS[isa], name) is not None
 
 
 def check_output(context: Context, name: str, transports: list[Transport], message: str, where: Pointer) -> None:

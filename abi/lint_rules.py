@@ -104,12 +104,15 @@ class RuleChecks:
                 "no-elements",
                 f"rule {rule.id} is about elements and call `{self.call.name}` has no `each`",
             )
-        if rule.scope == "page" and (rule.check not in _PAGE_CHECKS or rule.binds != "host" or not self.call.convert):
+        replays = rule.answer is not None and rule.answer.end == "replay"
+        unfit = rule.check not in _PAGE_CHECKS or rule.binds != "host" or not self.call.convert or replays
+        if rule.scope == "page" and unfit:
             self.report.error(
                 (*rule.pointer, "scope"),
                 "rule-page",
                 f"rule {rule.id} is about pages and cannot be judged page by page",
-                f"it binds the host, its call converts, and its check is one of {listed(sorted(_PAGE_CHECKS))}",
+                f"it binds the host, its call converts, it does not replay, and its check is one of "
+                f"{listed(sorted(_PAGE_CHECKS))}",
             )
 
     def _check_operands(self, rule: Rule, data: Mapping[str, object]) -> None:

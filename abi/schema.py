@@ -1,6 +1,7 @@
 """The JSON Schemas of the specification files, and their errors as diagnostics.
 
-``spec/schema/abi.schema.json`` describes an ABI's file, ``shared.schema.json`` one of ``spec/shared``. What
+``spec/schema/abi.schema.json`` describes an ABI's file, ``shared.schema.json`` one of ``spec/shared``,
+``platform.schema.json`` a hypervisor without a call of its own. What
 the validator finds is said in the words of the language, with line and column; where several forms
 are possible, the error is that of the form that was meant. `jsonschema` is imported when it is first needed.
 """
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from hvabi.abi.model import Pointer
     from hvabi.abi.source_node import Node, SourceFile
 
-Kind = Literal["abi", "shared"]
+Kind = Literal["abi", "shared", "platform"]
 
 MAX_PROBLEMS = 500
 """Most problems that one file is searched for: a file that is no specification at all has thousands."""
@@ -88,7 +89,7 @@ def validator(kind: Kind) -> Draft202012Validator:
     from jsonschema import Draft202012Validator
     from referencing import Registry, Resource
 
-    names: tuple[Kind, ...] = ("abi", "shared")
+    names: tuple[Kind, ...] = ("abi", "shared", "platform")
     registry: Registry[Any] = Registry().with_resources(
         (f"{name}.schema.json", Resource.from_contents(load(name))) for name in names
     )
@@ -96,8 +97,13 @@ def validator(kind: Kind) -> Draft202012Validator:
 
 
 def kind_of(data: object) -> Kind:
-    """Return which schema a file's data are for: those of a shared file say ``shared:``."""
-    return "shared" if isinstance(data, dict) and "shared" in data and "abi" not in data else "abi"
+    """Return which schema a file's data are for: a shared file says ``shared:``, a platform's ``platform:``."""
+    if isinstance(data, dict) and "abi" not in data:
+        if "shared" in data:
+            return "shared"
+        if "platform" in data:
+            return "platform"
+    return "abi"
 
 
 def validate(source: SourceFile) -> list[Diagnostic]:

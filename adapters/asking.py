@@ -21,8 +21,11 @@ MOST_ANSWERS = 1 << 20
 _NOWHERE = {"state_of": STATE_NUMBERS["private"], "run_pages": 1}
 
 
-def found_at(backend: Backend, query: Query, scope: Scope) -> dict[str, int]:
-    """Return the state of the first page asked about, and how many have it; private and 1 where no page is named."""
+def found_at(backend: Backend, query: Query, scope: Scope, most: int | None = None) -> dict[str, int]:
+    """Return the state of the first page asked about, and how many have it; private and 1 where no page is named.
+
+    A host that stops early, after `most` pages, tells of no more, where an answer may be about fewer than have it.
+    """
     try:
         start, pages = scope.int(query.start) >> PAGE_SHIFT, scope.int(query.pages)
     except (OutsideMemory, ModelError, CodecError, ExprError):
@@ -30,6 +33,8 @@ def found_at(backend: Backend, query: Query, scope: Scope) -> dict[str, int]:
     if pages < 1 or not 0 <= start < GPA_PAGES:
         return _NOWHERE
     state, run = backend.run_at(start, min(start + pages, GPA_PAGES))
+    if query.told is not None and most is not None:
+        run = min(run, max(most, 1))
     return {"state_of": state_number(state.value), "run_pages": run}
 
 
@@ -65,7 +70,7 @@ class Asking:
             if not 0 <= self.index < len(items):
                 return scope
             scope = scope.with_locals(it=items[self.index])
-        return scope.with_locals(**found_at(self.backend, self.query, scope))
+        return scope.with_locals(**found_at(self.backend, self.query, scope, self.call.inject.stop_after))
 
     def run(self) -> None:
         """Find every answer. Raises `Stopped` where it ends early."""

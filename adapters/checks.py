@@ -170,7 +170,7 @@ def _readable(rule: Rule, scope: Scope, context: Context) -> bool:
     return context.readable(rule.words["of"])
 
 
-def _pages(rule: Rule, scope: Scope) -> tuple[int, int] | None:
+def pages_of(rule: Rule, scope: Scope) -> tuple[int, int] | None:
     """Return the operands start and length in bytes as whole pages, or None where no page can have that number."""
     start, length = _one(rule, scope, "start"), _one(rule, scope, "length")
     first = start >> PAGE_SHIFT
@@ -211,21 +211,21 @@ def first_bad(rule: Rule, scope: Scope, context: Context, low: int, high: int) -
 
 
 def _within_memory(rule: Rule, scope: Scope, context: Context) -> bool:
-    span = _pages(rule, scope)
+    span = pages_of(rule, scope)
     if span is None or context.backend is None:
         return span is not None
     return context.backend.layout.contains(*span)
 
 
 def _in_state(rule: Rule, scope: Scope, context: Context) -> bool:
-    span = _pages(rule, scope)
+    span = pages_of(rule, scope)
     if span is None or context.backend is None:
         return span is not None
     return context.backend.uniform(*span, PageState(rule.words["state"]))
 
 
 def _fact(rule: Rule, scope: Scope, context: Context) -> bool:
-    span = _pages(rule, scope)
+    span = pages_of(rule, scope)
     if span is None or context.backend is None:
         return span is not None
     name = rule.words["name"]

@@ -17,7 +17,7 @@ from hvabi.abi.model import PairPlace, RegisterPlace
 from hvabi.abi.scope import Fields, Scope
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.adapters.asking import Asking, found_at
-from hvabi.adapters.checks import Context, element_enums, first_bad, keeps
+from hvabi.adapters.checks import Context, element_enums, first_bad, keeps, pages_of
 from hvabi.adapters.errors import AdapterError
 from hvabi.adapters.values import HostAnswer, Injection, VmmReply, VmmRequest
 from hvabi.adapters.work import Stopped, Work
@@ -331,9 +331,19 @@ class _HostCall:
             raise AdapterError(f"{rule.id} binds the host and has no answer", code="no-answer", rule=rule.id)
         query = self.definition.query
         if query is not None and query.each is None:
-            scope = scope.with_locals(**found_at(self.host.backend, query, scope))
+            scope = scope.with_locals(**found_at(self.host.backend, query, scope, self.inject.stop_after))
         status = Status(rule.means) if rule.means else Status.INVALID
+        if rule.check == "fact" and rule.answer.end == "replay" and not self.mend(rule, scope):
+            return self.finish(Status.LIMIT, scope, work)
         return self.encode(rule.answer, scope, status=status, rule=rule.id, work=work)
+
+    def mend(self, rule: Rule, scope: Scope) -> bool:
+        """Make the fact true to the rule on its pages, so that the call goes on when it comes again."""
+        span = pages_of(rule, scope)
+        if span is None:
+            return False
+        wanted = scope.true(rule.operands["is"][0])
+        return self.host.backend.set_fact(rule.words["name"], *span, wanted).status is Status.DONE
 
     def finish(self, status: Status, scope: Scope, work: Account | None = None) -> HostAnswer:
         """Answer with the ABI's outcome for a status; one that it cannot show becomes failed, then invalid."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 def ask(vmm: Vmm, scope: Scope) -> VmmRequest:
     """Return the request for one piece; `scope` knows the piece."""
+    assert vmm.abi is not None  # the caller has looked
     spec = load(vmm.abi)
     codec = spec.message(spec.abi.calls[vmm.call].request if vmm.call else "request")
     wire = codec.encode({name: scope.int(expr) for name, expr in vmm.request.items()})
@@ -29,6 +30,7 @@ def errno_of(vmm: Vmm, request: VmmRequest, reply: VmmReply) -> int:
     """
     if reply.errno is not None:
         return reply.errno
+    assert vmm.abi is not None  # or nothing would have been asked
     spec = load(vmm.abi)
     codec = spec.message(spec.abi.calls[vmm.call].response or "response" if vmm.call else "response")
     if "ret" not in codec.fields:

@@ -67,6 +67,9 @@ class Work:
         self.last_to: PageState | None = None
         self.changes: list[Change[PageState]] = []
         self.fact_changes: list[tuple[str, Change[bool]]] = []
+        vmm = self.definition.vmm
+        # Whether each piece is asked of user space where it can be seen.
+        self.shows = call.exits and vmm is not None and vmm.abi is not None
         progress = self.definition.progress
         self.chunk = call.scope.int(progress.chunk) if progress and progress.chunk is not None else None
         self.unit_pages = 1
@@ -283,7 +286,7 @@ class Work:
         """
         if self.chunk is None:
             return left
-        if self.call.exits:
+        if self.shows:
             return min(left, self.chunk)
         size = left
         if self.inject.event_after is not None:
@@ -312,7 +315,7 @@ class Work:
                 self._refused(errno, part)
         if start + pages > GPA_PAGES:
             # No page has such a number. Where user space has already agreed, its word stands.
-            if not self.call.exits or vmm is None:
+            if not self.shows:
                 raise Stopped(Status.OUT_OF_RANGE, to=part.to)
             start = min(start, GPA_PAGES)
             pages = GPA_PAGES - start
@@ -331,7 +334,7 @@ class Work:
         vmm = self.definition.vmm
         assert vmm is not None  # the caller has looked
         self.asked += 1
-        if self.call.exits:
+        if self.shows:
             local: dict[str, Any] = {"piece_start": start << PAGE_SHIFT, "piece_pages": pages, "piece_hint": part.hint}
             if part.to is not None:
                 local["to"] = state_number(part.to.value)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hvabi.abi.calls import Call
     from hvabi.abi.expr import Expr
     from hvabi.abi.model import Block, Enum, Field, Guard, Layout, Place, Placement, Transport
+    from hvabi.abi.platforms import Platform
     from hvabi.abi.specification import Abi, ConfigKey
 
 Data = dict[str, Any]
@@ -69,6 +70,28 @@ def entry(abi: Abi) -> Data:
             },
         },
     }  # fmt: skip
+
+
+def platform_entry(platform: Platform) -> Data:
+    """Return a platform without a call of its own."""
+    return {
+        "id": platform.id,
+        "title": platform.title,
+        "vendor": platform.vendor,
+        "doc": platform.doc,
+        "calls_of": list(platform.calls_of),
+        "evidence": [{"source": source, "text": text} for source, text in platform.evidence],
+        "sources": {key: {"title": title, "revision": revision} for key, title, revision in platform.sources},
+        "leaves": [
+            {
+                "name": leaf.name,
+                "instruction": leaf.instruction,
+                "registers": {name: _number(value) for name, value in leaf.registers.items()},
+                "doc": leaf.doc,
+            }
+            for leaf in platform.leaves
+        ],
+    }
 
 
 def _short(path: str) -> str:

@@ -195,7 +195,8 @@ def _unnamed(given: Input, found: Readings, transport: str | None, *, bits: bool
             "; ".join(item.text for item in found.hints)
             or "name the ABI to see where it does not fit: hvabi decode ABI …"
         )
-        raise UsageError(f"no message of any ABI fits {given.said}", code="no-reading", hint=hint)
+        foreign = _foreign(given)
+        raise UsageError(f"no message of any ABI fits {given.said}", code="no-reading", hint=foreign or hint)
     sure = [item for item in all_readings if item.sure == "constants-matched"]
     main: list[Reading] = []
     for item in sure or all_readings[:1]:
@@ -216,6 +217,15 @@ def _unnamed(given: Input, found: Readings, transport: str | None, *, bits: bool
         _others(others, every=every)
         _hints(hints)
     return console.FOUND if all(_bad(item.annotation) for item in main) else console.GOOD
+
+
+def _foreign(given: Input) -> str:
+    """Say that the registers are a platform's own call and no conversion, or nothing."""
+    from hvabi.abi.given import Given
+    from hvabi.abi.platforms import leaves_of
+
+    regs = given.data.regs if isinstance(given.data, Given) else {}
+    return "; ".join(f"this is the {leaf.name} of {platform.title}: {leaf.doc}" for platform, leaf in leaves_of(regs))
 
 
 def _dump(given: Input, main: Sequence[Reading], others: Sequence[Reading], hints: Sequence[Hint]) -> None:

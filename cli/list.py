@@ -23,6 +23,7 @@ keys, facts, profiles and policies.
 def command(words: tuple[str, ...], *, as_json: bool) -> int:
     """List the ABIs, or those whose id, title, vendor or roles have all the words."""
     from hvabi.abi.errors import SpecError
+    from hvabi.abi.platforms import platforms
     from hvabi.abi.registry import abi_ids, bundled
     from hvabi.cli import catalogue
     from hvabi.cli.tables import dim, heading, table
@@ -41,8 +42,15 @@ def command(words: tuple[str, ...], *, as_json: bool) -> int:
             for word in words
         )
     ]
+    others = [
+        platform
+        for platform in platforms().values()
+        if all(word.lower() in f"{platform.id} {platform.title} {platform.vendor}".lower() for word in words)
+    ]
     if as_json:
-        console.dump({"format": "hvabi-list", "version": 1, "abis": [catalogue.entry(abi) for abi in chosen]})
+        entries = [catalogue.entry(abi) for abi in chosen]
+        rows = [catalogue.platform_entry(platform) for platform in others]
+        console.dump({"format": "hvabi-list", "version": 1, "abis": entries, "platforms": rows})
     else:
         vendor = ""
         for abi in chosen:
@@ -56,8 +64,17 @@ def command(words: tuple[str, ...], *, as_json: bool) -> int:
                 console.say(line)
             for line in table([("", f"revisions {revisions}; transports {ways}")], console.width(), indent="    "):
                 console.say(dim(line))
+        for platform in others:
+            console.say(("\n" if vendor else "") + heading(platform.vendor))
+            vendor = platform.vendor
+            for line in table(
+                [(platform.id, f"{platform.title} has no such call of its own")], console.width(), indent="  "
+            ):
+                console.say(line)
+            for line in table([("", f"guests use {', '.join(platform.calls_of)}")], console.width(), indent="    "):
+                console.say(dim(line))
     for name in broken:
         console.note(f"{name}: its specification cannot be read; hvabi lint says why")
-    if not chosen:
+    if not chosen and not others:
         console.fail(f"no ABI has {' and '.join(words)}", "hvabi list shows all of them")
-    return console.GOOD if chosen and not broken else console.USAGE
+    return console.GOOD if (chosen or others) and not broken else console.USAGE

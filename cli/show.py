@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from hvabi.abi.calls import Call
     from hvabi.abi.model import Block, Field, Layout, Transport
+    from hvabi.abi.platforms import Leaf, Platform
     from hvabi.abi.specification import Abi
 
 EPILOG = """\b
@@ -33,9 +34,12 @@ Sections: transports, messages, words, enums, calls, rules, outcomes, progress, 
 def command(abi: str, sections: tuple[str, ...], *, as_json: bool) -> int:
     """Show an ABI: how it is called, its fields, rules, answers, progress, policies, profiles and examples."""
     from hvabi.abi.errors import UsageError
+    from hvabi.abi.platforms import platforms
     from hvabi.abi.registry import bundled
     from hvabi.cli.target import target
 
+    if abi in platforms():
+        return _platform(platforms()[abi], as_json=as_json)
     wanted = target(abi)
     for name in sections:
         if name not in SECTIONS:
@@ -59,6 +63,39 @@ def command(abi: str, sections: tuple[str, ...], *, as_json: bool) -> int:
             for line in lines:
                 console.say(line)
     return console.GOOD
+
+
+def _platform(platform: Platform, *, as_json: bool) -> int:
+    """Show a platform without a call of its own."""
+    if as_json:
+        from hvabi.cli import catalogue
+
+        console.dump(catalogue.platform_entry(platform))
+        return console.GOOD
+    width = console.width()
+    for line in titled(platform.id, f"{platform.title}: no call of its own", width):
+        console.say(line)
+    for line in wrap(platform.doc, width):
+        console.say(line)
+    rows = [("vendor", platform.vendor), ("guests use", ", ".join(platform.calls_of))]
+    parts = [
+        ("", rows),
+        ("EVIDENCE", [(source, text) for source, text in platform.evidence]),
+        ("CALLS THAT ARE NO CONVERSION", [(f"{leaf.name}, {_leaf(leaf)}", leaf.doc) for leaf in platform.leaves]),
+        ("SOURCES", [(key, f"{title}, {revision}") for key, title, revision in platform.sources]),
+    ]
+    for title, lines in parts:
+        if lines:
+            console.say()
+        if title and lines:
+            console.say(heading(title))
+        for line in table(lines, width, indent="  " if title else ""):
+            console.say(line)
+    return console.GOOD
+
+
+def _leaf(leaf: Leaf) -> str:
+    return ", ".join(f"{name} {value:#x}" for name, value in leaf.registers.items())
 
 
 def _head(abi: Abi, width: int) -> Iterator[str]:

@@ -118,6 +118,7 @@ def _show(report: SmokeReport, *, everything: bool) -> None:
     for title, entries in (
         ("Survived: no case catches them, so a case is missing", report.survivors),
         ("Caught, although a reason says that nobody can: the reason is wrong", report.refuted),
+        ("They only fell over, which is not their bug: nothing was shown", [e for e in report.entries if e.broken]),
     ):
         _bad(title, entries, width)
     console.say()
@@ -177,7 +178,8 @@ def _bad(title: str, entries: Sequence[Caught], width: int) -> None:
             console.say(line)
         if entry.by:
             console.say(f"    caught by {entry.by[0].case}")
-            for line in wrap(f"the reason was: {entry.liar.equivalent}", width, indent="    "):
+            said = f"the reason was: {entry.liar.equivalent}" if entry.liar.equivalent else entry.by[0].message
+            for line in wrap(said, width, indent="    "):
                 console.say(line)
         if entry.liar.reference:
             for line in wrap(f"seen in: {entry.liar.reference}", width, indent="    "):

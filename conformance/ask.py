@@ -258,6 +258,17 @@ class Reader:
         except (HvAbiError, Undefined):
             return []
 
+    def told(self, asked: Asked, wire: Wire) -> int | None:
+        """Return how many pages an answer to a question is about, None where it does not say; `wire` as above."""
+        query = asked.call.query
+        if query is None or query.told is None:
+            return None
+        request = self._again(asked)
+        try:
+            return int(value(query.told, _with_response(request.names, self._response(asked, wire))))
+        except (HvAbiError, Undefined):
+            return None
+
     def executes_again(self, asked: Asked, wire: Wire) -> bool:
         """Whether an answer tells the guest to execute the same call again; `wire` is the request with it over it."""
         progress = asked.call.progress

@@ -107,6 +107,7 @@ class Expected:
         policies: the policy values under which this answer is the right one.
         also: further policy values under which the same answer is right.
         rule: id of the rule that this answer comes from, or None.
+        replayed: ids of rules for which a host may replay the call before it comes to this answer.
         status: the member of the common taxonomy behind it.
         why: one sentence for the report.
 
@@ -127,6 +128,7 @@ class Expected:
     policies: Mapping[str, str] = field(default_factory=dict)
     also: tuple[Mapping[str, str], ...] = ()
     rule: str | None = None
+    replayed: tuple[str, ...] = ()
     status: str = "done"
     why: str = ""
 

@@ -43,7 +43,7 @@ class RuleCoverage:
 
 
 def _exempt(call: Call, rule: Rule) -> str | None:
-    if rule.binds == "guest" and call.guest is None:
+    if rule.binds == "guest" and (call.guest is None or call.convert is None):
         return "the protocol lets guests convert pages only; this call converts none"
     return None
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from hvabi.abi.errors import HvAbiError
 from hvabi.abi.registry import load
+from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.abi.wire import Wire, merge
 from hvabi.conformance.answer import CallEnd, Exit, PeerUnsupported
 from hvabi.conformance.ask import Reader, Unreadable
 from hvabi.conformance.bytesmap import Bytes
+from hvabi.conformance.early import MOST_CALLS, Early
 from hvabi.conformance.handles import Handles
 from hvabi.conformance.judge import Seen, judge
 from hvabi.conformance.outcome import Outcome, Unseen
@@ -62,6 +64,9 @@ class HostCase:
         self._handles = Handles()
         self._errno: int | None = None
         self._number = 0
+        self._early = Early(case, case.profile or SPEC_PROFILE)
+        #: Whether what follows was worked out from a state that a host which stops by itself has not reached.
+        self._cut = False
 
     def run(self) -> Outcome:
         """Run all steps. Raises what the client raises, and `Unseen`."""
@@ -70,24 +75,34 @@ class HostCase:
             self._number = number
             if step.fresh and number:
                 self._reset()
-            elif self.outcome.failed:
+            elif self.outcome.failed or self._cut:
                 # What follows was worked out from the state that this step should have left behind.
                 continue
             regs = self._handles.sent(step.regs, step.handles)
             if regs is None:
                 # The host has the right not to give the handle that all that follows is about.
                 break
-            self._step(replace(step, regs=regs))
+            stopped = self._step(replace(step, regs=regs))
+            left = MOST_CALLS
+            while stopped is not None and left and not self.outcome.failed:
+                left -= 1
+                self.check_time()
+                stopped = self._step(stopped, again=True)
+            self._cut = stopped is not None
         return self.outcome
 
     def _reset(self) -> None:
         self.client.reset(self.case.before, self.case.facts)
         self._memory = Bytes()
         self._handles = Handles()
+        self._state, self._facts = self.case.before, self.case.facts
+        self._cut = False
 
-    def _step(self, step: HostStep) -> None:
+    def _step(self, step: HostStep, *, again: bool = False) -> HostStep | None:
+        """Do one step and judge it; return the step with which to go on where the host rightly did a part."""
         self._memory.lay(step.mem)
         before = self._memory
+        pieces, state_before, facts_before = before.pieces(), self._state, self._facts
         answer = self._whole_call(step)
         state: Ranges | None = None
         facts: Mapping[str, Pages] = {}
@@ -96,6 +111,15 @@ class HostCase:
         seen = Seen(end=answer.end, regs=answer.regs, mem=answer.mem, fault=answer.fault, state=state, facts=facts)
         expected = tuple(self._handles.expected(one, answer.regs, step.regs) for one in step.expected)
         judged = judge(expected, seen, sent=step.regs, before=before, step=self._number)
+        following = None
+        part = False
+        if judged.findings and (sent := self._early.sent(step, pieces, state_before, facts_before)) is not None:
+            right = self._early.right(sent, answer)
+            other = judge(right, seen, sent=step.regs, before=before, step=self._number) if right else judged
+            part = not other.findings
+            judged = other if part else judged
+            following = self._early.following(sent, judged.nearest) if part else None
+        self._state, self._facts = judged.nearest.state, judged.nearest.facts
         for finding in judged.findings:
             self.outcome.add(finding)
         if not judged.findings:
@@ -103,23 +127,25 @@ class HostCase:
             if twin is not None:
                 text = "one that names no other region"
                 self.outcome.add(Finding(what="handle", expected=text, found=twin, step=self._number), "must")
-        for policy, value in judged.policies.items():
+        for policy, value in judged.policies.items() if not part else ():
             self.outcome.show(policy, value)
-        self.outcome.exchanged.append(
-            Exchanged(
-                sent_regs=step.regs,
-                sent_mem=step.mem,
-                got_end=f"fault {answer.fault}" if answer.end == "fault" else answer.end,
-                got_regs=answer.regs,
-                got_mem=answer.mem,
+        if not again:
+            self.outcome.exchanged.append(
+                Exchanged(
+                    sent_regs=step.regs,
+                    sent_mem=step.mem,
+                    got_end=f"fault {answer.fault}" if answer.end == "fault" else answer.end,
+                    got_regs=answer.regs,
+                    got_mem=answer.mem,
+                )
             )
-        )
         inject = step.inject
         if inject is not None and inject.fault == "memory-flip":
             gpa, data = inject.arguments["gpa"], inject.arguments["hex"]
             if isinstance(gpa, int) and isinstance(data, bytes):
                 self._memory.lay([(gpa, data)])
         self._memory.lay(answer.mem)
+        return following
 
     def _query(self) -> tuple[Ranges | None, Mapping[str, Pages]]:
         if not self.can_query:
@@ -140,7 +166,8 @@ class HostCase:
         if inject is not None:
             errno = inject.arguments.get("errno")
             # Where the VMM's part is shown, the runner is the VMM and refuses by itself.
-            if inject.fault == "vmm-error" and "exits" in self.features and isinstance(errno, int):
+            shown = "exits" in self.features and shows_exits(self.case)
+            if inject.fault == "vmm-error" and shown and isinstance(errno, int):
                 self._errno = errno
             if self._errno is None or "inject" in self.features:
                 self.client.inject(inject)
@@ -213,4 +240,10 @@ class HostCase:
         return min(max(found or 0, LEAST_REPLAYS), MOST_REPLAYS)
 
 
-__all__ = ["HostCase"]
+def shows_exits(case: Case) -> bool:
+    """Whether a host of the case's ABI asks its VMM by a message that the runner can answer."""
+    call = load(case.abi, revision=case.revision).abi.convert_call
+    return call is not None and call.vmm is not None and call.vmm.abi is not None
+
+
+__all__ = ["HostCase", "shows_exits"]

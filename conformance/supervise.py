@@ -16,7 +16,7 @@ from hvabi.abi.registry import bundled
 from hvabi.conformance.answer import Hello, PeerError, PeerUnsupported, ProtocolViolation
 from hvabi.conformance.client import Client
 from hvabi.conformance.guest_case import GuestCase
-from hvabi.conformance.host_case import HostCase
+from hvabi.conformance.host_case import HostCase, shows_exits
 from hvabi.conformance.outcome import Outcome, Unseen
 from hvabi.conformance.result import CaseResult, Finding, Verdict
 from hvabi.conformance.stream import PeerLost, PeerStart, PeerTimeout
@@ -204,7 +204,7 @@ class Supervisor:
                 continue
             injected = {step.inject.fault for step in case.steps if step.inject is not None}
             # Where the VMM can be seen, the runner is the VMM, and refuses by itself.
-            if feature == "inject" and injected == {"vmm-error"} and "exits" in hello.features:
+            if feature == "inject" and injected == {"vmm-error"} and "exits" in hello.features and shows_exits(case):
                 continue
             return f"it has not the feature {feature}"
         return None

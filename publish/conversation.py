@@ -53,7 +53,7 @@ def conversation(at: Called) -> Conversation | None:
         return None
     lanes: dict[Lane, str] = {"guest": at.abi.roles.get("guest", "guest"), "host": at.abi.roles.get("host", "host")}
     if at.call.vmm is not None:
-        lanes["vmm"] = f"user space, by {at.call.vmm.abi}"
+        lanes["vmm"] = f"user space, by {at.call.vmm.abi}" if at.call.vmm.abi else "user space"
     return Conversation(lanes=lanes, steps=tuple(_steps(at)))
 
 
@@ -119,7 +119,8 @@ def _inner(at: Called) -> Iterator[Step]:
     if call.vmm is None:
         yield Step(lane="host", to=None, title="converts the pages", note=chunk)
         return
-    yield Step(lane="host", to="vmm", title="for each piece", lines=tuple(_assigned(call.vmm.request)), note=chunk)
+    asked = tuple(_assigned(call.vmm.request))
+    yield Step(lane="host", to="vmm", title="for each piece", lines=asked, note=chunk)
     lines = []
     for row in call.vmm.errno:
         number = "any other errno" if row.errno is None else _errno(at, row.errno)

@@ -104,6 +104,7 @@ def abi_parts(book: Book, abi: Abi) -> dict[str, Any]:
     """Return what the page of an ABI is made of, in any format."""
     return {
         "abi": abi,
+        "pages": {other.id for other in book.abis},
         "vendor": VENDORS.get(abi.vendor, abi.vendor),
         "path": source_path(abi),
         "aspects": ASPECTS,

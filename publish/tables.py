@@ -6,12 +6,14 @@ import re
 from typing import TYPE_CHECKING
 
 from hvabi.abi.errors import UsageError
+from hvabi.abi.platforms import platforms
 from hvabi.abi.registry import abi_ids, bundled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from hvabi.abi.platforms import Platform
     from hvabi.abi.specification import Abi
 
 FILES = ("README.md",)
@@ -22,7 +24,14 @@ def abi_table() -> str:
     """Return the table of all ABIs as Markdown."""
     rows = ["| ABI | what it is | who asks whom | transports | rules |", "|---|---|---|---|---|"]
     rows += [_row(bundled(name)) for name in abi_ids()]
+    rows += [_without(platform) for platform in platforms().values()]
     return "\n".join(rows)
+
+
+def _without(platform: Platform) -> str:
+    """Return the row of a platform that has no call of its own."""
+    used = ", ".join(f"`{name}`" for name in platform.calls_of)
+    return f"| *{platform.id}* | {platform.title} has no call of its own: its guests use {used} | | | |"
 
 
 def _row(abi: Abi) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hvabi.abi.codec import MessageCodec
     from hvabi.abi.registry import Spec
     from hvabi.adapters.host import Host
+    from hvabi.adapters.values import HostAnswer
 
 Memory = tuple[tuple[int, bytes], ...]
 Ranges = tuple[tuple[int, int, PageState], ...]
@@ -175,6 +176,14 @@ def combos(abi: str) -> tuple[Combo, ...]:
                 more = [Combo(spec, transport) for transport in spec.abi.transports]
                 found += [combo for combo in more if rule.id in {r.id for r in combo.rules()}][:1]
     return tuple(found)
+
+
+def mending(combo: Combo, answer: HostAnswer) -> Rule | None:
+    """Return the rule for which a host replays a call, having seen to it that it is kept the next time, or None."""
+    if answer.end != "replay" or answer.rule is None:
+        return None
+    rule = next(rule for call in combo.calls.values() for rule in call.rules if rule.id == answer.rule)
+    return rule if rule.check == "fact" else None
 
 
 def host_rules(abi: str) -> set[str]:

@@ -192,6 +192,9 @@ class Mutator:
     def ranges(self) -> Ranges:
         """Return up to six ranges that are not private, in and about the area of requests."""
         rng = self.rng
+        if rng.random() < 0.1:
+            # What is to be taken back must have been shared first.
+            return ((AREA[0] - 8, AREA[1] + 8, PageState.SHARED),)
         out: list[tuple[int, int, PageState]] = []
         at = AREA[0] - rng.randrange(8)
         for _ in range(rng.randrange(7)):

@@ -163,7 +163,7 @@ class Replay:
             self._retries.add(event)
         self._shape.add(event, now, timed=timed)
         if changed:
-            self._flips.add(changed, now, event.place if self._map.count > 1000 else None)
+            self._flips.add(changed, now, event)
             start = event.gpa >> PAGE_SHIFT
             if event.to is PageState.PRIVATE:
                 self._pool.unshare(start, event.pages, now)

@@ -9,7 +9,7 @@ from hvabi.abi.expr import names as names_of
 from hvabi.abi.model import PairPlace, RegisterPlace
 from hvabi.backend import PageState
 from hvabi.conformance.case import Inject
-from hvabi.conformance.generate.basis import PLACE, Basis, Question, as_fields, vary
+from hvabi.conformance.generate.basis import NEIGHBOURS, PLACE, Basis, Question, as_fields, vary
 from hvabi.conformance.generate.handled import handled_fields
 from hvabi.conformance.generate.judged import Judged, compose, judge
 from hvabi.conformance.generate.variants import basis_request, configurations
@@ -68,6 +68,8 @@ def _high_bits(basis: Basis) -> Iterator[Case]:
             continue
         for label, changed in _flipped(basis, question):
             judged = judge(basis, changed)
+            if judged is not None and not judged.accepted:
+                judged = judge(basis, _laid_anew(basis, changed, to)) or judged
             if judged is None:
                 continue
             case = _case(
@@ -75,6 +77,18 @@ def _high_bits(basis: Basis) -> Iterator[Case]:
             )
             # What no guest may send, no host need answer in one way.
             yield case if _may_be_sent(basis, judged.question) else replace(case, level="unspecified")
+
+
+def _laid_anew(basis: Basis, question: Question, to: str) -> Question:
+    """Return the question with the pages that it now names in the other state, amid others."""
+    convert = basis.call.convert
+    if convert is None or convert.each is not None:
+        return question
+    names = basis_request(basis, question)
+    start, pages = int(value(convert.start, names)) >> 12, int(value(convert.pages, names))
+    if not (start >= NEIGHBOURS and 0 < pages <= (1 << 52) - NEIGHBOURS - start):
+        return question
+    return vary(question, **basis.laid(start, pages, to))
 
 
 def _may_be_sent(basis: Basis, question: Question) -> bool:
@@ -290,6 +304,27 @@ def _guards(basis: Basis, rules: RuleCases) -> Iterator[Case]:
         if rule.when is None or not rules.found.get(rule.id):
             continue
         yield from _guard(basis, rule, rules)
+        if rule.scope != "element":
+            yield from _other_way(basis, rule, rules)
+
+
+def _other_way(basis: Basis, rule: Rule, rules: RuleCases) -> Iterator[Case]:
+    """Yield what breaks the rule with a request, such as that for the other state, to which it does not apply."""
+    assert rule.when is not None  # the caller has looked
+    name, base, broken = rules.found[rule.id][0]
+    for other in rules.bases:
+        names = basis_request(basis, other)
+        if basis.call.each is not None and other.fields[basis.call.each]:
+            names = names.plus(it=other.fields[basis.call.each][0], index=0)
+        if other.setup != base.setup or value(rule.when, names):
+            continue
+        changed = compose(base, broken.question, other)
+        judged = judge(basis, changed) if changed is not None and changed != other else None
+        if judged is not None:
+            why = f"{rule.id} does not apply to this request."
+            case = _case(basis, judged, rule.id, f"{name}-does-not-matter", why)
+            yield replace(case, rules=tuple(dict.fromkeys((rule.id, *case.rules))))
+            return
 
 
 def _guard(basis: Basis, rule: Rule, rules: RuleCases) -> Iterator[Case]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hvabi.abi.calls import Rule
-    from hvabi.conformance.case import Level, Pages
+    from hvabi.conformance.case import Level, Pages, Ranges
 
 _SPANS = (
     ("one-page", PLACE, 1),
@@ -69,6 +69,14 @@ def facts_before(basis: Basis, script: GuestScript) -> dict[str, Pages]:
     return facts
 
 
+def states_before(basis: Basis, script: GuestScript) -> Ranges:
+    """Return a state in which the pages of a script are not yet what they are to become."""
+    if script.to != "private" or not script.pages or basis.stands_for(script.to):
+        return ()
+    first = script.gpa >> 12
+    return ((first, first + script.pages, "shared"),)
+
+
 def _case(
     basis: Basis,
     group: str,
@@ -91,6 +99,7 @@ def _case(
         why=why,
         kind="guest",
         setup=setup or Setup(scratch=SCRATCH),
+        before=states_before(basis, script),
         script=script,
         facts=facts_before(basis, script),
         profile=None if basis.abi.profile == "spec" else basis.abi.profile,
@@ -254,8 +263,11 @@ def _refused(basis: Basis) -> Iterator[Case]:
                             must_not_believe=((start, start + pages),)),
                 rules=[], why=f"The host refuses with its answer for `{status}`: nothing is converted.",
             )  # fmt: skip
-        if _sees_partial(basis) and _can_be_done(basis, start, pages, to):
-            turn = GuestTurn(inject=Inject(fault="stop-after", arguments={"pages": granule}))
+        one_call_each = basis.reach() <= granule
+        if (_sees_partial(basis) or one_call_each) and _can_be_done(basis, start, pages, to):
+            # Where a call names no more than that, the first is done as a whole.
+            stop = Inject(fault="stop-after", arguments={"pages": granule})
+            turn = GuestTurn(inject=None if one_call_each else stop)
             last = GuestTurn(kind="say", say=outcome_words(basis, "failed") or outcome_words(basis, "invalid"))
             if last.say:
                 yield _case(
@@ -320,7 +332,7 @@ def lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, *tuple[GuestTurn, ...]
         field = looked_at.pop() if len(looked_at) == 1 else field
     match rule.check:
         case "within" if field in fields:
-            yield "below", turn(field, f"({text('low')}) - 4096")
+            yield "below", turn(field, f"max(({text('low')}) - 4096, 0)")
             yield "above", turn(field, f"({text('high')}) + 4096")
         case "below" if field in fields:
             yield "at-limit", turn(field, text("limit"))

@@ -35,15 +35,21 @@ class Judged:
     @property
     def rule(self) -> str | None:
         """The rule behind the first answer."""
-        return self.answers[0].rule
+        first = self.answers[0]
+        return first.replayed[0] if first.replayed else first.rule
+
+    @property
+    def decided(self) -> set[str | None]:
+        """Every rule behind an answer, None where the request was judged right."""
+        return {answer.replayed[0] if answer.replayed else answer.rule for answer in self.answers}
 
     def breaks_only(self, rule: str) -> bool:
         """Whether this rule decides and no other is broken; under an open policy it may also not hold at all."""
-        return rule in {answer.rule for answer in self.answers} and set(self.broken) <= {rule}
+        return rule in self.decided and set(self.broken) <= {rule}
 
     def first_breaks(self, rule: str) -> bool:
         """Whether this rule decides, others being broken too."""
-        return {answer.rule for answer in self.answers} == {rule}
+        return self.decided == {rule}
 
     @property
     def usual(self) -> bool:
@@ -53,7 +59,7 @@ class Judged:
     @property
     def accepted(self) -> bool:
         """Whether no rule is broken under any policy."""
-        return not any(answer.rule for answer in self.answers)
+        return self.decided == {None}
 
 
 class _Zeroes:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Edge = tuple[str, int]
 """A name and a number."""
+_MOST_PIECES = 1 << 14
 MOST_OPEN = 3
 """Most cases that break one rule of an open policy alone, per transport."""
 
@@ -55,13 +56,23 @@ def _open_cases(basis: Basis, shapes: list[Question]) -> Iterator[Case]:
         for question in shapes:
             for name, changed in variants(basis, question, rule):
                 judged = judge(basis, changed) if len(seen) < MOST_OPEN and name not in seen else None
-                if judged is None or {answer.rule for answer in judged.answers} != {None, rule.id}:
+                if judged is None or judged.decided != {None, rule.id} or _too_long(basis, judged.question):
                     continue
                 seen.add(name)
                 yield basis.case(
                     judged.question, rule.id, name, rules=[rule.id], kind="rule", level=rule.level,
                     expected=judged.answers, why=f"Breaks this rule, which not every host has: {rule.text}",
                 )  # fmt: skip
+
+
+def _too_long(basis: Basis, question: Question) -> bool:
+    """Whether a host that accepts a request, and works in pieces, would do more of them than there is time for."""
+    convert, progress = basis.call.convert, basis.call.progress
+    if convert is None or convert.each is not None or progress is None or progress.chunk is None:
+        return False
+    names = basis_request(basis, question)
+    pages: int = value(convert.pages, names)
+    return bool(pages // max(value(progress.chunk, names), 1) > _MOST_PIECES)
 
 
 def open_rules(basis: Basis) -> Iterator[Rule]:
@@ -83,7 +94,7 @@ def _case(basis: Basis, rule: Rule, name: str, changed: Question) -> Case | None
     judged = judge(basis, changed)
     if judged is None:
         return None
-    decided = {answer.rule for answer in judged.answers}
+    decided = judged.decided
     # A rule of another value of a policy may ask for the same answer as one of the default: then that one is named.
     twin = rule not in basis.call.rules and len(judged.answers) == 1 and bool(judged.answers[0].also)
     if rule.id in decided or (twin and judged.rule is not None):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hvabi.abi.model import BlockPlace
 from hvabi.conformance.case import Case, GuestScript, GuestTurn, Inject, Setup
 from hvabi.conformance.generate.basis import PLACE, SCRATCH, Basis, Question, vary
-from hvabi.conformance.generate.guests import facts_before
+from hvabi.conformance.generate.guests import facts_before, states_before
 from hvabi.conformance.generate.judged import judge
 from hvabi.conformance.generate.variants import basis_request
 from hvabi.conformance.oracle.walk import Undefined, value
@@ -42,6 +42,7 @@ def _case(basis: Basis, group: str, name: str, script: GuestScript, why: str, **
         why=why,
         kind="guest",
         setup=Setup(scratch=SCRATCH),
+        before=states_before(basis, script),
         script=script,
         facts=facts_before(basis, script),
         profile=None if basis.abi.profile == "spec" else basis.abi.profile,

@@ -81,6 +81,8 @@ def _applies(basis: Basis, question: Question, rule: Rule) -> bool:
     if judged is None or not judged.accepted:
         return False
     names = basis_request(basis, judged.question)
+    if basis.call.each is not None and judged.question.fields[basis.call.each]:
+        names = names.plus(it=judged.question.fields[basis.call.each][0], index=0)
     return rule.when is None or bool(value(rule.when, names))
 
 
@@ -142,7 +144,7 @@ def _case(basis: Basis, rule: Rule, name: str, question: Question, other: Rule |
     judged = judge(basis, question)
     if judged is None:
         return
-    decided = {answer.rule for answer in judged.answers}
+    decided = judged.decided
     rules = [one for one in (rule, other) if one is not None]
     if not decided & {one.id for one in rules} and not judged.accepted:
         return

@@ -93,4 +93,4 @@ def _orders(basis: Basis, unit: int) -> Iterator[Case]:
         yield from _case(basis, changed, name, "The elements are not in the order of their pages.")
 
 
-__all__ = ["asked_cases"]
+__all__ = ["asked_cases", "plain_cases"]

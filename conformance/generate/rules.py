@@ -208,7 +208,7 @@ class RuleCases:
                 judged = judge(self.basis, both)
                 if judged is None:
                     continue
-                decided = {answer.rule for answer in judged.answers}
+                decided = judged.decided
                 if judged.rule == earlier.id and {earlier.id, later.id} <= set(judged.broken):
                     return judged
                 if decided == {earlier.id} and (later.id in judged.broken or later.scope != "call"):

@@ -54,7 +54,7 @@ def _liar(row: Mapping[str, Any], revision: str, transport: str) -> Liar:
         family="historic",
         what=row["what"],
         planted=Planted(
-            spec=partial(_changed, rows=row["change"]) if "change" in row else None,
+            spec=_planted(row) if "change" in row else None,
             host=engine if role == "host" else None,
             guest=engine if role == "guest" else None,
         ),
@@ -62,6 +62,12 @@ def _liar(row: Mapping[str, Any], revision: str, transport: str) -> Liar:
         reference=row.get("reference"),
         breaks=row.get("breaks", False),
     )
+
+
+def _planted(row: Mapping[str, Any]) -> Callable[[Abi], Abi]:
+    """Return the change of a row, to the call that it names or to the one that converts."""
+    change = partial(_changed, rows=row["change"])
+    return partial(model.in_call, call=row["call"], change=change) if "call" in row else change
 
 
 def _engine(name: str) -> type[Any]:

@@ -14,11 +14,11 @@ from hvabi.conformance.liars.liar import Planted
 from hvabi.conformance.liars.made import Made
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from hvabi.abi.calls import Call, Progress, Rule
     from hvabi.abi.expr import Expr
-    from hvabi.abi.model import Message, Transport
+    from hvabi.abi.model import Field, Message, Transport
     from hvabi.abi.specification import Abi
     from hvabi.adapters.guest import Guest
 
@@ -240,10 +240,8 @@ class GuestLies:
             planted=Planted(guest=guests.Forgetful, spec=_without_checks_of_progress),
         )
 
-    def _answered(self) -> set[str]:
-        if self.call.response is None:
-            return set()
-        return set(self.abi.messages[self.call.response].fields)
+    def _answered(self) -> Mapping[str, Field]:
+        return {} if self.call.response is None else self.abi.messages[self.call.response].fields
 
     def _other(self, name: str, what: str, change: Callable[[Progress], Progress], *hints: str) -> Made:
         return Made(
@@ -271,12 +269,12 @@ def _with_next(progress: Progress, changed: dict[str, Expr]) -> Progress:
     return replace(progress, next=changed)
 
 
-def _off(progress: Progress, sign: int, answered: set[str]) -> dict[str, Expr] | None:
+def _off(progress: Progress, sign: int, answered: Mapping[str, Field]) -> dict[str, Expr] | None:
     """Return the following request with every number that the answer gave one unit off."""
-    unit: Expr = Int(4096) if progress.unit == "byte" else Int(1)
-    if progress.unit == "granule" and progress.granule is not None:
-        unit = progress.granule
     read = names(progress.completed)
+    unit: Expr = Int(4096) if progress.unit == "byte" else Int(1)
+    if progress.granule is not None and any(answered[name].unit == "byte" for name in read & set(answered)):
+        unit = progress.granule
 
     def change(node: Expr) -> Expr | None:
         match node:

@@ -136,6 +136,8 @@ class HostLies(RuleLies, AnswerLies, PlaceLies, QuestionLies):
         why = None if exact else "the specification says nothing of the pages of a call that failed on the way"
         if not self.shown() - {"done", "partial"}:
             why = "nothing makes this model host fail on the way"
+        elif exact and not self.shown() - {"done", "partial", "limit"}:
+            why = "a test can only make it fail at the bound on ranges, where one page more cannot change either"
         yield engine("footprint", "failed-but-changed", hosts.ChangesWhatWasRefused, "limit", equivalent=why)
         blocks = self.transport.placements[self.call.request].blocks.values()
         if any(block.space is None and block.at is not None for block in blocks):
@@ -194,6 +196,7 @@ def _same_errno(call: Call, number: int) -> str | None:
     for later in call.vmm.errno[number + 1 :]:
         if later.errno is None:
             return "the row for every other errno answers the same" if means(later) == means(row) else None
-    if row.errno is None and row.answer is None and (row.outcome or "failed") == "failed":
-        return "an errno that no row has is `failed` too"
+    failed = [model.said(answer) for answer in call.outcomes.get("failed", ())]
+    if row.errno is None and row.answer is None and means(row) == failed:
+        return "an errno that no row has is `failed`, which answers the same"
     return None

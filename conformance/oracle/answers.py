@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hvabi.abi.registry import load
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.conformance.case import Expected
+from hvabi.conformance.oracle.asked import PAGE
 from hvabi.conformance.oracle.held import after
 from hvabi.conformance.oracle.placed import place_answer
 from hvabi.conformance.oracle.question import Questioned
@@ -187,6 +189,11 @@ def same(one: Expected, other: Expected) -> bool:
     )
 
 
+def mends(rule: Rule) -> bool:
+    """Whether a host that replays the call for this rule sees to it that the rule is kept the next time."""
+    return rule.check == "fact" and rule.scope == "call" and rule.answer is not None and rule.answer.end == "replay"
+
+
 class Request(Questioned):
     """One request under one set of policies, and its right answers."""
 
@@ -217,7 +224,11 @@ class Request(Questioned):
         broken = [rule for rule in self._rules("call") if self._breaks(rule, self.names)]
         if broken:
             for rule in broken[:1] if self.call.order == "stated" or self.abi.profile != SPEC_PROFILE else broken:
-                yield self._refused(rule, policies)
+                if mends(rule):
+                    for answer in self._mended(rule).answers(policies):
+                        yield replace(answer, replayed=(rule.id, *answer.replayed))
+                else:
+                    yield self._refused(rule, policies)
             return
         if self.call.convert is None and self.call.query is None:
             yield self._outcome("done", policies)
@@ -236,6 +247,17 @@ class Request(Questioned):
             yield self._outcome("invalid", policies)
             return
         yield self._outcome("done", policies)
+
+    def _mended(self, rule: Rule) -> Request:
+        """Return the request as it comes again after a replay: the fact holds, the fault for the call is used up."""
+        again = copy(self)
+        again.facts = self.facts.copy()
+        again.marks = list(self.marks)
+        again.inject = None
+        start, length = (value(rule.operands[key][0], self.names) for key in ("start", "length"))
+        truth = bool(value(rule.operands["is"][0], self.names))
+        again.facts.lay(rule.words["name"], start // PAGE, -(-(start + max(length, 0)) // PAGE), truth)
+        return again
 
     def _refused(self, rule: Rule, policies: Mapping[str, str]) -> Expected:
         assert rule.answer is not None  # lint holds it: a rule that binds the host has an answer
@@ -298,4 +320,4 @@ class Request(Questioned):
         return tuple(found)
 
 
-__all__ = ["Oracle", "Request", "same"]
+__all__ = ["Oracle", "Request", "mends", "same"]

@@ -38,6 +38,8 @@ class Questioned(Working):
             start, pages = -1, 0
         if pages > 0 and 0 <= start < _LAST_PAGE:
             state, run = self.pages.state(start), self._run(start, min(start + pages, _LAST_PAGE))
+            if query.told is not None and (budget := self._budget()) is not None:
+                run = min(run, max(budget, 1))
         return names.plus(state_of=STATES[state.replace("-", "_")], run_pages=run)
 
     def _run(self, start: int, end: int) -> int:

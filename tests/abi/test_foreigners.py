@@ -15,7 +15,7 @@ from hvabi.abi.registry import Spec, abi_files, bundled, load
 from hvabi.abi.values import plain
 from hvabi.abi.wire import Wire
 
-FOREIGNERS = ("cca-ipa-state", "ffa-mem-share")
+FOREIGNERS = ("ffa-mem-share",)
 
 
 def q(*numbers: int) -> str:
@@ -70,85 +70,6 @@ def test_every_revision_and_profile_loads(abi: str) -> None:
 @pytest.mark.parametrize("abi", FOREIGNERS)
 def test_lint_finds_nothing(abi: str) -> None:
     assert [diagnostic.text() for diagnostic in lint_paths([abi_files()[abi]])] == []
-
-
-# -- CCA --------------------------------------------------------------------------------------------------------
-
-CCA_CALLS = {
-    "share": (
-        {"base": 0x80000000, "top": 0x80004000, "ripas": "EMPTY", "change_destroyed": 1},
-        (0xC4000197, 0x80000000, 0x80004000, 0, 1),
-    ),
-    "unaligned": (
-        {"base": 0x80000001, "top": 0x80004000, "ripas": "EMPTY", "change_destroyed": 0},
-        (0xC4000197, 0x80000001, 0x80004000, 0, 0),
-    ),
-    "destroyed": (
-        {"base": 0x80000000, "top": 0x80001000, "ripas": "DESTROYED", "change_destroyed": 0},
-        (0xC4000197, 0x80000000, 0x80001000, 2, 0),
-    ),
-    "upper-bits": (
-        {
-            "base": 0x80000000,
-            "top": 0x80001000,
-            "ripas": "RAM",
-            "ripas_middle": 1,
-            "ripas_high": 1,
-            "change_destroyed": 1,
-            "flags": 1,
-        },
-        (0xC4000197, 0x80000000, 0x80001000, 0x1_0000_0101, 3),
-    ),
-    "sve-hint": (
-        {"sve_hint": 1, "base": 0x80000000, "top": 0x80001000, "ripas": "RAM", "change_destroyed": 0},
-        (0xC4010197, 0x80000000, 0x80001000, 1, 0),
-    ),
-}
-
-
-@pytest.mark.parametrize(("value", "regs"), CCA_CALLS.values(), ids=CCA_CALLS)
-def test_cca_registers(value: dict[str, Any], regs: tuple[int, ...]) -> None:
-    check_both_ways(
-        load("cca-ipa-state"), "request", value, {f"x{number}": item for number, item in enumerate(regs)}, ()
-    )
-
-
-@pytest.mark.parametrize("revision", ["rmm-1.0", "rmm-1.1"])
-@pytest.mark.parametrize(
-    ("regs", "status", "new_base", "said"),
-    [
-        ((0, 0x80004000, 0), "RSI_SUCCESS", 0x80004000, "ACCEPT"),
-        ((0, 0x80001000, 0), "RSI_SUCCESS", 0x80001000, "ACCEPT"),
-        ((0, 0x80000000, 1), "RSI_SUCCESS", 0x80000000, "REJECT"),
-        ((1, 0, 0), "RSI_ERROR_INPUT", 0, "ACCEPT"),
-        ((0xFFFF_FFFF_FFFF_FFFF, 0, 0), "SMC_UNKNOWN", 0, "ACCEPT"),
-    ],
-    ids=["done", "one-granule", "reject", "input", "unknown"],
-)
-def test_cca_answer(revision: str, regs: tuple[int, ...], status: str, new_base: int, said: str) -> None:
-    codec = load("cca-ipa-state", revision=revision).message("response")
-    wire = {f"x{number}": item for number, item in enumerate(regs)}
-    value = codec.decode(wire)
-    expected = {"status": status, "new_base": new_base, "host_response": said, "reserved": 0}
-    assert plain(value) == expected
-    assert dict(codec.encode(expected).regs) == wire
-
-
-def test_cca_get() -> None:
-    check_both_ways(
-        load("cca-ipa-state"),
-        "get-request",
-        {"base": 0x80000000, "end": 0x80004000},
-        {"x0": 0xC4000198, "x1": 0x80000000, "x2": 0x80004000},
-        (),
-    )
-
-
-def test_cca_host_sees_the_range() -> None:
-    raw = bytes.fromhex("0000008000000000" + "0040008000000000" + "00")
-    assert load("cca-ipa-state").layout("rec-exit-ripas").encode(
-        ripas_base=0x80000000, ripas_top=0x80004000, ripas_value="EMPTY"
-    ) == raw  # fmt: skip
 
 
 # -- FF-A -------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from hvabi.adapters.host import field_values
 from hvabi.backend import GPA_PAGES, PageState, Status
 
 if TYPE_CHECKING:
-    from hvabi.abi.calls import Answer, Call
+    from hvabi.abi.calls import Answer, Call, Rule
     from hvabi.abi.expr import Expr
     from hvabi.adapters.values import HostAnswer
     from tests.fuzzing import Combo, Input, Memory
@@ -168,6 +168,12 @@ class Reading:
         placement = self.combo.transport.placements[response]
         places = [placement.place[name][0] for name in names(completed) if name in placement.place]
         return all(isinstance(place, RegisterPlace) and place.register in self.answer.regs for place in places)
+
+    def mended(self, rule: Rule) -> tuple[int, int, bool]:
+        """Return the pages that a rule on a fact is about, and the value that it wants: first page, pages, value."""
+        _, scope = self._open(self.call, self.after)
+        start, length, wanted = (scope.int(rule.operands[key][0]) for key in ("start", "length", "is"))
+        return start // 4096, -(-(start + length) // 4096) - start // 4096, bool(wanted)
 
     def _replayed(self) -> list[tuple[int, int, PageState | None]]:
         """Return the pages that the call will not do when it is executed again with the registers it now has."""

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from hvabi.abi.diagnostics import Diagnostic
 from hvabi.abi.registry import abi_files
+from hvabi.cli.replay_text import show
 from hvabi.conformance import verify as verifying
 from hvabi.conformance.verify import VerifyReport, VerifyRow
+from hvabi.traces import replay_sources
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.cli.conftest import Run
 
+SEED = Path(__file__).parent.parent / "data" / "traces" / "page_enc_status_hc.log"
 LOG = """\
 [  181.100000] page_enc_status_hc invoked, gpa = 1f018000, npages  = 1, enc = 1
 [  181.200000] page_enc_status_hc invoked, gpa = 1f00e000, npages  = 1, enc = 0
@@ -145,6 +147,86 @@ def test_replay_of_bad_files(hv: Run, tmp_path: Path, content: bytes, hint: str)
     ids=lambda item: " ".join(item) if isinstance(item, list) else "",
 )
 def test_replay_used_wrongly(hv: Run, args: list[str], said: str) -> None:
+    ran = hv("replay", *args, given=LOG)
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err
+
+
+FAILING = "CPA VMM failure to convert memory (addr=0000000012345678, numpages=1) to shared: -5\n"
+
+
+def test_replay_fits_one_screen() -> None:
+    with SEED.open("rb") as stream:
+        lines = list(show(replay_sources([("page_enc_status_hc.log", stream)]), 80))
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+
+
+def test_replay_draws(hv: Run, tmp_path: Path) -> None:
+    svg, html = tmp_path / "a.svg", tmp_path / "a.html"
+    assert hv("replay", "-", "--plot", str(svg), "--plot", str(html), "--axis", "calls", given=LOG).code == 0
+    assert svg.read_text(encoding="utf-8").startswith("<svg")
+    assert html.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_replay_writes_ndjson_and_reads_it(hv: Run, tmp_path: Path) -> None:
+    file = tmp_path / "calls.ndjson"
+    first = hv("replay", "-", "--ndjson", str(file), given=LOG)
+    again = hv("replay", str(file))
+    # What was read differs; what was found does not.
+    assert first.out[first.out.index("\ncalls") :] == again.out[again.out.index("\ncalls") :]
+    shown = hv("replay", str(file), "--ndjson", "-")
+    assert shown.out == file.read_text(encoding="utf-8")
+
+
+def test_replay_of_a_failure_ends_with_1(hv: Run) -> None:
+    ran = hv("replay", "-", given=LOG + FAILING)
+    assert ran.code == 1
+    assert "! failed: Linux guest, to shared: error -5" in ran.out
+
+
+def test_replay_goes_on_after_a_file_that_cannot_be_read(hv: Run, tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.log", tmp_path / "bad.bin"
+    good.write_text(LOG)
+    bad.write_bytes(bytes(range(32)) * 1000)
+    ran = hv("replay", str(bad), str(good), str(tmp_path / "none"))
+    assert ran.code == 2
+    assert "3: 2 to shared, 1 to private" in ran.out
+    assert "binary data" in ran.err
+    assert "cannot be opened" in ran.err
+
+
+def test_replay_of_a_file_that_is_cut_short(hv: Run, tmp_path: Path) -> None:
+    import gzip
+
+    file = tmp_path / "boot.log.gz"
+    file.write_bytes(gzip.compress((LOG * 2000).encode())[:-100])
+    ran = hv("replay", str(file))
+    assert ran.code == 1
+    assert "the gzip file ends too early" in ran.out
+
+
+def test_replay_follows_a_file(hv: Run, tmp_path: Path) -> None:
+    file = tmp_path / "boot.log"
+    file.write_text(LOG)
+    ran = hv("replay", "--follow", "--idle", "0.2", str(file))
+    assert ran.code == 0
+    assert "3: 2 to shared, 1 to private" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["-", "--plot", "a.png"], "end it in .svg or .html"),
+        (["-", "--follow"], "a pipe needs no --follow"),
+        (["-", "--idle", "1"], "add --follow"),
+        (["-", "--ndjson", "-", "--json"], "both want standard output"),
+        (["-", "--only", "qmeu"], "qemu"),
+        (["-", "--plot", "/none/a.svg"], "No such file"),
+    ],
+    ids=lambda item: " ".join(item) if isinstance(item, list) else "",
+)
+def test_options_of_replay_used_wrongly(hv: Run, args: list[str], said: str) -> None:
     ran = hv("replay", *args, given=LOG)
     assert (ran.code, ran.out) == (2, "")
     assert said in ran.err

@@ -26,7 +26,7 @@ from hvabi.adapters.registry import host_class
 from hvabi.backend import Backend, GuestMemory, MemoryLayout
 from hvabi.conformance.case import Inject, Setup
 from hvabi.conformance.oracle import Oracle
-from tests.fuzzing import Combo, Input, opened
+from tests.fuzzing import Combo, Input, mending, opened
 from tests.mutating import Mutator
 
 if TYPE_CHECKING:
@@ -139,6 +139,8 @@ def ask_host(combo: Combo, sent: Input) -> tuple[HostAnswer, Ranges, dict[str, P
         enabled=sent.enabled,
     )  # fmt: skip
     answer = host.answer(sent.regs, cpl=sent.cpl, inject=sent.inject)
+    while mending(combo, answer) is not None:
+        answer = host.answer(sent.regs, cpl=sent.cpl)
     state = tuple((run.start, run.end, run.state.value) for run in backend.query())
     facts = {name: tuple((run.start, run.end) for run in backend.fact_runs(name)) for name in combo.abi.facts}
     return answer, state, {name: runs for name, runs in facts.items() if runs}

@@ -193,7 +193,11 @@ def test_a_whole_manual_takes_seconds() -> None:
     assert time.process_time() - start < 4
 
 
-def test_a_manual_of_some_abis() -> None:
+def test_a_manual_of_some_abis_has_no_link_to_the_others() -> None:
     files = manual(read_book(["tdx-map-gpa"]))
     assert "tdx-map-gpa.html" in files
     assert "ghcb-psc.html" not in files
+    for name, data in files.items():
+        for link in Page(data.decode()).links:
+            parts = urlsplit(link)
+            assert parts.scheme or (unquote(parts.path) or name) in files, (name, link)

@@ -230,7 +230,7 @@ def place(line: int) -> Place:
 def test_up_to_the_bound_every_page_is_counted() -> None:
     counter = FlipCounter(exact_runs=4)
     for line, (page, to) in enumerate([(0, S), (2, S), (4, S), (6, S), (0, P), (2, P), (0, S)], 1):
-        counter.add([change(page, page + 1, to)], 0.0, place(line))
+        counter.add([change(page, page + 1, to)], 0.0, event(line, 0, 1, S))
     flips = counter.summary(10)
     assert (flips.one_in, flips.exact_runs, flips.sampled_from) == (1, 4, None)
     assert [(run.gpa >> 12, run.changes) for run in flips.runs] == [(0, 3), (2, 2), (4, 1), (6, 1)]
@@ -248,7 +248,7 @@ def test_beyond_the_bound_a_sample_is_counted_and_says_so(seed: int) -> None:
     state: dict[int, PageState] = {}
     for line, page in enumerate(calls, 1):
         state[page] = P if state.get(page) is S else S
-        counter.add([change(page, page + 1, state[page])], 0.0, place(line))
+        counter.add([change(page, page + 1, state[page])], 0.0, event(line, 0, 1, S))
     flips = counter.summary(10)
     assert flips.page_changes == len(calls)
     assert flips.one_in in (16, 32, 64)  # 1000 pages in room for 100, 50 at least
@@ -263,9 +263,9 @@ def test_beyond_the_bound_a_sample_is_counted_and_says_so(seed: int) -> None:
 
 def test_a_sample_of_a_large_range_is_as_large_as_its_part() -> None:
     counter = FlipCounter(exact_runs=8)
-    counter.add([change(0, 1 << 40, S)], 0.0, place(1))
+    counter.add([change(0, 1 << 40, S)], 0.0, event(1, 0, 1, S))
     for line in range(2, 12):
-        counter.add([change(2 * line, 2 * line + 1, P)], 0.0, place(line))
+        counter.add([change(2 * line, 2 * line + 1, P)], 0.0, event(line, 0, 1, S))
     flips = counter.summary(1)
     assert flips.one_in > 1
     assert flips.changed_pages == 1 << 40  # a power of two, and the interval is aligned to itself
@@ -275,7 +275,7 @@ def test_the_sample_is_without_favour() -> None:
     """Of the even pages it takes about half of its pages, of every other pattern its part."""
     counter = FlipCounter(exact_runs=4096)
     for page in range(0, 1 << 15, 2):
-        counter.add([change(page, page + 1, S)], 0.0, place(1))
+        counter.add([change(page, page + 1, S)], 0.0, event(1, 0, 1, S))
     flips = counter.summary(1)
     assert flips.one_in > 1
     assert abs(flips.changed_pages - (1 << 14)) < (1 << 14) * 0.1
@@ -286,11 +286,11 @@ def test_flips_of_calls_that_cost_too_much_thin_the_sample(monkeypatch: pytest.M
     monkeypatch.setattr("hvabi.traces.analysis.flips.WORK_PER_CALL", 3)
     counter = FlipCounter()
     for line, page in enumerate((0, 2, 4), 1):
-        counter.add([change(page, page + 1, S)], 0.0, place(line))
+        counter.add([change(page, page + 1, S)], 0.0, event(line, 0, 1, S))
     # [0, 6) is six runs from here on: 1 0 1 0 1 0 changes. The first call over all may cost 6: 3 + 3.
-    counter.add([change(0, 6, S)], 0.0, place(4))
+    counter.add([change(0, 6, S)], 0.0, event(4, 0, 1, S))
     assert counter.summary(1).one_in == 1
-    counter.add([change(0, 6, P)], 0.0, place(5))
+    counter.add([change(0, 6, P)], 0.0, event(5, 0, 1, S))
     found = counter.summary(1)
     assert (found.one_in, found.sampled_from) == (2, place(5))
     assert found.page_changes == 3 * 1 + 2 * 6

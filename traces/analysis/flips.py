@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from hvabi.backend import Change
-    from hvabi.traces.event import Place
+    from hvabi.traces.event import Place, TraceEvent
 
 EXACT_RUNS = 1 << 17
 """Runs of pages with different histories that are followed; so at least as many pages are followed exactly."""
@@ -57,7 +57,7 @@ class FlipCounter:
         self._shared_for = [0] * (len(TIME_BOUNDS) + 1)
         self._private_for = [0] * (len(TIME_BOUNDS) + 1)
 
-    def add(self, changes: Iterable[Change[PageState]], now: float, place: Place | None = None) -> None:
+    def add(self, changes: Iterable[Change[PageState]], now: float, call: TraceEvent | None = None) -> None:
         """Count the changes of one call at a time in seconds."""
         work = 0
         for start, end, before, after in changes:
@@ -72,7 +72,7 @@ class FlipCounter:
                 work += self._touch(first, last, now, shared, was_shared)
         self._work_left += WORK_PER_CALL - work
         if self._work_left < 0 or len(self._runs) > self.exact_runs:
-            self._thin(place)
+            self._thin(call)
         elif self._work_left > WORK_AT_ONCE:
             self._work_left = WORK_AT_ONCE
 
@@ -121,10 +121,10 @@ class FlipCounter:
             start, end = _halved(level, start, end)
         return start, end
 
-    def _thin(self, place: Place | None) -> None:
+    def _thin(self, call: TraceEvent | None) -> None:
         """Follow half as many pages, until there is room again."""
-        if self._sampled_from is None:
-            self._sampled_from = place
+        if self._level == 0:
+            self._sampled_from = call.place if call is not None else None
         self._work_left = WORK_AT_ONCE
         while True:
             thinner: dict[int, _Run] = {}
