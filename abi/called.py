@@ -182,8 +182,12 @@ def calls_of(abi: Abi) -> Iterator[Called]:
 
 
 def main_calls(abi: Abi) -> tuple[Called, ...]:
-    """Return the calls that change pages; where there is none, the first that asks, else the first of all."""
+    """Return the calls that change pages; where there is none, the first that asks, else the first of all.
+
+    A call that only goes on with what another one began is none of them.
+    """
     every = tuple(calls_of(abi))
-    changing = tuple(item for item in every if item.call.convert is not None)
+    begin = [item for item in every if item.call.handle is None or item.call.handle.does != "continue"]
+    changing = tuple(item for item in begin if item.call.convert is not None)
     asking = tuple(item for item in every if item.call.query is not None)
     return changing or asking[:1] or every[:1]
