@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hvabi.conformance.case import Held
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hvabi.conformance.case import Expected, Handle, Held
+    from hvabi.conformance.case import Expected, Handle
 
 
 class Handles:
@@ -19,14 +21,22 @@ class Handles:
 
     def __init__(self) -> None:
         self._known: dict[int, int] = {}
+        self._held = Held()
 
     def sent(self, regs: Mapping[str, int], handles: tuple[Handle, ...]) -> dict[str, int] | None:
-        """Return the registers of a request with the implementation's handles, None where one was never given."""
+        """Return the registers of a request with the implementation's handles.
+
+        None where one was never given, or where a number that must be no handle is one here: of another region.
+        """
         out = dict(regs)
         for handle in handles:
             if handle.number not in self._known:
                 return None
-            _place(out, handle, self._known[handle.number] ^ handle.flipped)
+            number = self._known[handle.number] ^ handle.flipped
+            meant = handle.number if not handle.flipped else -1
+            if number in self._alive(self._held, meant):
+                return None
+            _place(out, handle, number)
         return out
 
     def expected(self, one: Expected, got: Mapping[str, int], sent: Mapping[str, int]) -> Expected:
@@ -40,6 +50,7 @@ class Handles:
 
     def learn(self, one: Expected, got: Mapping[str, int], sent: Mapping[str, int]) -> str | None:
         """Take the handles out of an answer that is right; return what is wrong with a new one, or None."""
+        self._held = one.held
         for handle in one.chosen:
             if handle.number in self._known and self._is_alive(handle.number, one.held):
                 continue
