@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hvabi.abi.registry import bundled
 from hvabi.conformance.case import Setup
 from hvabi.conformance.generate.question import Question, as_fields
 
@@ -26,7 +27,7 @@ def with_lists(basis: Basis, names: list[str]) -> list[Question]:
     for example in basis.abi.examples:
         data = example.data
         request = data.get("request", {})
-        about = data.get("call"), data.get("transport"), data.get("revision", basis.abi.revision)
+        about = data.get("call"), data.get("transport"), data.get("revision", bundled(basis.spec.id).default_revision)
         if about != (basis.call.name, basis.transport, basis.abi.revision) or data.get("profile") is not None:
             continue
         if not any(request.get(name) for name in names):
