@@ -77,16 +77,16 @@ class Relayer:
         self.backend = Backend(layout=self.layout, facts=spec.abi.facts)
         self.host = HostAdapter(spec, config=self.config or {}, backend=self.backend)
 
-    def call(self, *words: int, tx: bytes = b"") -> tuple[int, ...]:
+    def call(self, *words: int, tx: bytes | bytearray = b"") -> tuple[int, ...]:
         """Return W0 to W3 of the answer to a call."""
         if tx:
-            self.host.memory.poke(TX, bytes(tx))  # type: ignore[union-attr]  # it is guest memory
+            self.host.memory.poke(TX, bytes(tx))
         regs = {f"x{n}": word for n, word in enumerate((*words, 0, 0, 0, 0, 0)[:5])}
         answer = self.host.answer(regs)
         assert answer.end == "return"
         return tuple({**regs, **answer.regs}[f"x{n}"] for n in range(4))
 
-    def share(self, tx: bytes, *, total: int | None = None, length: int | None = None) -> tuple[int, ...]:
+    def share(self, tx: bytes | bytearray, *, total: int | None = None, length: int | None = None) -> tuple[int, ...]:
         length = len(tx) if length is None else length
         return self.call(SHARE, len(tx) if total is None else total, length, tx=tx)
 
@@ -484,7 +484,7 @@ def converse(
             assert isinstance(shown, GuestCall)
             calls.append(shown)
             for at, data in shown.mem:
-                relayer.host.memory.poke(at, data)  # type: ignore[union-attr]  # it is guest memory
+                relayer.host.memory.poke(at, data)
             answer = relayer.host.answer(dict(shown.regs))
             shown = conversation.send(GuestReply(regs=answer.regs, mem=answer.mem))
     except StopIteration as end:
