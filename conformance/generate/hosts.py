@@ -97,8 +97,11 @@ def _special(basis: Basis, question: Question, to: str) -> Iterator[Case]:
     if judged is None or not judged.accepted:
         return
     # The same call twice, the second time from another virtual CPU: state belongs to the guest.
-    first = judged.answers[0]
-    second = judge(basis, vary(judged.question, before=first.state, facts=first.facts))
+    asked, first = judged.question, judged.answers[0]
+    twice = vary(asked, before=first.state, facts=first.facts)
+    if basis.abi.handles is not None:
+        twice = vary(asked, way=(*asked.way, asked))
+    second = judge(basis, twice)
     if second is not None:
         step = replace(basis.step(second.question, second.answers), vcpu=1)
         refusal = basis.call.rule(second.rule) if second.rule is not None else None
@@ -162,7 +165,7 @@ def progress_cases(basis: Basis) -> Iterator[Case]:
     progress = basis.call.progress
     if progress is None:
         return
-    for to in basis.states():
+    for to in basis.states() if basis.call.reports_parts(basis.transport) else ():
         question = _question(basis, PLACE + 510, 6, to)
         if question is None:
             continue

@@ -11,6 +11,7 @@ from hvabi.abi.registry import load
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.conformance.case import Expected
 from hvabi.conformance.oracle.asked import PAGE
+from hvabi.conformance.oracle.held import after
 from hvabi.conformance.oracle.placed import place_answer
 from hvabi.conformance.oracle.question import Questioned
 from hvabi.conformance.oracle.walk import Undefined, value
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
     from hvabi.abi.calls import Answer, Call, Rule
     from hvabi.abi.specification import Abi
-    from hvabi.conformance.case import Inject, Memory, Pages, Ranges, Setup
+    from hvabi.conformance.case import Held, Inject, Memory, Pages, Ranges, Setup
+
+    _Differing = tuple[tuple[Rule, ...], tuple[Rule, ...]]
 
 
 class Oracle:
@@ -54,6 +57,7 @@ class Oracle:
         facts: Mapping[str, Pages] | None = None,
         mem: Memory = (),
         regs: Mapping[str, int] | None = None,
+        held: Held | None = None,
     ) -> tuple[Expected, ...]:
         """Return every right answer to a request.
 
@@ -66,20 +70,33 @@ class Oracle:
             facts: facts that are true.
             mem: bytes as placed, for what an answer leaves unchanged.
             regs: registers as sent, for the same and for the selection of the call.
+            held: what the host keeps under handles.
 
         """
         found: list[Expected] = []
+        also: list[list[Mapping[str, str]]] = []
+        first: Request | None = None
+        usual = 0
         for policies in _choices(self.id, self.revision, self.transport_name, self.profile, call):
             abi = load(self.id, revision=self.revision, profile=self.profile, policies=policies).abi
-            request = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs)
+            if first is not None and first.answers_alike(abi):
+                for more in also[:usual]:
+                    more.append(dict(policies))
+                continue
+            request = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs, held)
             for answer in request.answers(policies):
                 for number, other in enumerate(found):
                     if same(answer, other):
-                        found[number] = replace(other, also=(*other.also, answer.policies))
+                        also[number].append(answer.policies)
                         break
                 else:
                     found.append(answer)
-        return tuple(found)
+                    also.append([])
+            if first is None:
+                # Asked again with nothing done yet: what it does changes its pages.
+                first = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs, held)
+                usual = len(found)
+        return tuple(replace(one, also=tuple(more)) if more else one for one, more in zip(found, also, strict=True))
 
 
 @cache
@@ -123,6 +140,35 @@ def _call_of(abi: Abi, name: str | None) -> Call:
     return abi.calls[name] if name else abi.convert_call or next(iter(abi.calls.values()))
 
 
+_differing: dict[tuple[int, int, str], tuple[Any, Any, Any]] = {}
+"""What was found out about two resolved forms of an ABI; they are kept, so that no id is given to another one."""
+_MOST_DIFFERING = 4096
+
+
+def _differing_rules(one: Abi, other: Abi, call: str) -> _Differing | None:
+    """Return the rules that only the first and only the second form of a call has, all of them about the whole call.
+
+    None where the two forms differ in something else.
+    """
+    key = (id(one), id(other), call)
+    if key not in _differing:
+        if len(_differing) >= _MOST_DIFFERING:
+            _differing.clear()
+        _differing[key] = one, other, _worked_out(one, other, call)
+    found: _Differing | None = _differing[key][2]
+    return found
+
+
+def _worked_out(one: Abi, other: Abi, name: str) -> _Differing | None:
+    ours, theirs = one.calls[name], other.calls.get(name)
+    same_place = (one.messages, one.transports) == (other.messages, other.transports)
+    if theirs is None or not same_place or replace(ours, rules=()) != replace(theirs, rules=()):
+        return None
+    lost = tuple(rule for rule in ours.rules if rule not in theirs.rules)
+    more = tuple(rule for rule in theirs.rules if rule not in ours.rules)
+    return (lost, more) if all(rule.scope == "call" for rule in (*lost, *more)) else None
+
+
 def same(one: Expected, other: Expected) -> bool:
     """Whether two expectations ask for the same, policies and words aside."""
     return all(
@@ -138,6 +184,7 @@ def same(one: Expected, other: Expected) -> bool:
             "state",
             "facts",
             "loose",
+            "chosen",
         )
     )
 
@@ -154,6 +201,23 @@ class Request(Questioned):
         super().__init__(oracle.setup, oracle.transport_name, *rest)
 
     # -- answers ------------------------------------------------------------------------------------------------
+
+    def answers_alike(self, other: Abi) -> bool:
+        """Whether the request has the same answers where the ABI is resolved otherwise, as far as rules show it.
+
+        That is so where only rules of the whole call differ, and none of these is broken.
+        """
+        found = _differing_rules(self.abi, other, self.call.name)
+        if found is None:
+            return False
+        lost, more = found
+        if self._broken is None:
+            self._broken = frozenset(self.broken())
+        if any(rule.id in self._broken for rule in lost):
+            return False
+        return not any(self._judges(rule) and self._breaks(rule, self.names) for rule in more)
+
+    _broken: frozenset[str] | None = None
 
     def answers(self, policies: Mapping[str, str]) -> Iterator[Expected]:
         """Yield the right answers: one, or one per broken rule where the order is not laid down."""
@@ -226,6 +290,8 @@ class Request(Questioned):
             state=self.pages.ranges(),
             facts=self.facts.pages(),
             loose=self._loose(status, rule),
+            chosen=placed.chosen,
+            held=after(self, answer, status, rule),
             policies=dict(policies),
             rule=rule.id if rule else None,
             status=status,

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.model import PairPlace, RegisterPlace
 from hvabi.abi.specification import SPEC_PROFILE
+from hvabi.conformance.case import Held
 from hvabi.conformance.oracle.checks import holds
+from hvabi.conformance.oracle.held import names_of
 from hvabi.conformance.oracle.pages import FactSet, PageSet, inside
 from hvabi.conformance.oracle.walk import Names, Undefined, value
 
@@ -36,6 +38,7 @@ class Asked:
         before: Ranges,
         facts: Mapping[str, Pages],
         regs: Mapping[str, int] | None,
+        held: Held | None = None,
     ) -> None:
         self.setup = setup
         self.abi = abi
@@ -63,6 +66,9 @@ class Asked:
             cpl=cpl if self.transport.shows_cpl else 0,
             enabled=int(setup.enabled),
         )
+        self.held = held or Held()
+        if self.call.handle is not None:
+            self.names = names_of(self, self.call.handle)
         self.done = 0
         self.part = 0
         self.index = 0
@@ -111,16 +117,17 @@ class Asked:
     def _rules(self, scope: str) -> list[Rule]:
         """Return the rules of a scope that the host is held to, found once."""
         if scope not in self._held:
-            self._held[scope] = [
-                rule
-                for rule in self.call.rules
-                if rule.binds == "host"
-                and rule.on == "request"
-                and rule.scope == scope
-                and (rule.level != "observed" or self.abi.profile != SPEC_PROFILE)
-                and (rule.guard.transports is None or self.transport.name in rule.guard.transports)
-            ]
+            self._held[scope] = [rule for rule in self.call.rules if rule.scope == scope and self._judges(rule)]
         return self._held[scope]
+
+    def _judges(self, rule: Rule) -> bool:
+        """Whether the host is held to a rule."""
+        return (
+            rule.binds == "host"
+            and rule.on == "request"
+            and (rule.level != "observed" or self.abi.profile != SPEC_PROFILE)
+            and (rule.guard.transports is None or self.transport.name in rule.guard.transports)
+        )
 
     def _breaks(self, rule: Rule, names: Names) -> bool:
         kept = self.names
