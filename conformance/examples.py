@@ -195,7 +195,7 @@ def _host(spec: Spec, example: Example, wire: Wire, request: Any) -> Iterator[Mi
     yield from _differ(example, "end of the call", wanted.get("end", "return"), found.end)
     if "regs" in wanted:
         # A register that kept its value may be told or left out; one that an error leaves undefined is not named.
-        told = {name: found.regs.get(name, regs.get(name)) for name in wanted["regs"]}
+        told = {name: found.regs.get(name, wire.regs.get(name)) for name in wanted["regs"]}
         yield from _differ(
             example, "registers written", dict(sorted(wanted["regs"].items())), dict(sorted(told.items()))
         )
