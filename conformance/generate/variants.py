@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hvabi.abi.calls import Rule
+    from hvabi.abi.expr import Expr
     from hvabi.abi.model import Block, Field
     from hvabi.conformance.case import Pages
 
@@ -63,7 +64,9 @@ def variants(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
 
 def names_in(basis: Basis, rule: Rule) -> set[str]:
     """Return every name that a rule looks at, through definitions."""
-    todo = {name for exprs in rule.operands.values() for expr in exprs for name in names_of(expr)}
+    operands = [expr for exprs in rule.operands.values() for expr in exprs]
+    todo = {name for expr in operands for name in names_of(expr)}
+    todo |= {name for expr in operands for name in _kept_names(basis, expr)}
     if rule.when is not None:
         todo |= names_of(rule.when)
     todo.add(rule.words["of"]) if rule.check == "readable" else None
@@ -82,10 +85,23 @@ def names_in(basis: Basis, rule: Rule) -> set[str]:
     return seen
 
 
+def _kept_names(basis: Basis, expr: Expr) -> Iterator[str]:
+    """Yield what an expression looks at through `gathered`, and through `kept` where this request says what is kept."""
+    use = basis.call.handle
+    if use is None:
+        return
+    for path in paths(expr):
+        kept = path.removeprefix("kept.")
+        if path == GATHERED and use.list is not None:
+            yield use.list
+        elif kept != path and kept in use.keep:
+            yield from names_of(use.keep[kept])
+
+
 def _roots(basis: Basis, rule: Rule) -> tuple[set[str], bool]:
     """Return the request fields that a rule looks at, through definitions, and whether at elements."""
     seen = names_in(basis, rule)
-    return seen & set(basis.abi.messages[basis.call.request].fields), "it" in seen
+    return seen & set(basis.abi.messages[basis.call.request].fields), bool(seen & {"it", GATHERED})
 
 
 def field_variants(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
