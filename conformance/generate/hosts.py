@@ -11,6 +11,7 @@ from hvabi.conformance.generate.basis import PLACE, Basis, Question, vary
 from hvabi.conformance.generate.followup import executed_again, next_fields
 from hvabi.conformance.generate.judged import judge
 from hvabi.conformance.generate.variants import basis_request
+from hvabi.conformance.generate.worked import worked
 from hvabi.conformance.oracle.walk import value
 
 if TYPE_CHECKING:
@@ -54,6 +55,19 @@ def done_cases(basis: Basis) -> Iterator[Case]:
             continue
         yield from _special(basis, question, to)
     yield from _full_list(basis)
+    if basis.call.convert is not None and basis.call.convert.each is not None:
+        yield from _worked_lists(basis)
+
+
+def _worked_lists(basis: Basis) -> Iterator[Case]:
+    """Yield worked examples with lists that a guest's own requests leave empty."""
+    for name, question in worked(basis):
+        judged = judge(basis, question)
+        if judged is not None and judged.usual:
+            yield basis.case(
+                judged.question, "done", name, rules=[], kind="done", expected=judged.answers,
+                why="A worked example that has more lists than the one that is converted.",
+            )  # fmt: skip
 
 
 def _full_list(basis: Basis) -> Iterator[Case]:
@@ -237,7 +251,7 @@ def fault_cases(basis: Basis) -> Iterator[Case]:
 
 
 def _limit_cases(basis: Basis) -> Iterator[Case]:
-    if not {"shared", "private"} <= set(basis.states()) or basis.stands_for("shared"):
+    if "shared" not in basis.states() or basis.stands_for("shared"):
         return
     granule = basis.granule()
     two = ((PLACE - 64, PLACE - 64 + granule, "shared"), (PLACE - 32, PLACE - 32 + granule, "shared"))
@@ -252,7 +266,7 @@ def _limit_cases(basis: Basis) -> Iterator[Case]:
         ),
     )  # fmt: skip
     for name, to, start, before, why in rows:
-        fields = basis.request(start, granule, to)
+        fields = basis.request(start, granule, to) if to in basis.states() else None
         if fields is None:
             continue
         question = Question(fields=fields, before=before, call=basis.call.name)

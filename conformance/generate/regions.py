@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from hvabi.conformance.case import Expected, HostStep, Level, Memory, Pages, Ranges
     from hvabi.conformance.generate.basis import Basis
 
+_HIGH = PLACE + (1 << 24)
+"""A page above 4 GiB."""
 _FEW = 2
 """Bounds on regions and parts in cases that go beyond them."""
 
@@ -143,6 +145,7 @@ def region_cases(basis: Basis) -> Iterator[Case]:
     if regions.more is not None and regions.new().add(basis, regions.parts(PLACE, (1, 1))[0]).rule is None:
         yield from _in_parts(regions, regions.more)
         yield from _too_much(regions, regions.more)
+        yield from _full_part(regions, regions.more)
     yield from _full(regions)
 
 
@@ -177,6 +180,11 @@ def _in_parts(regions: Regions, more: Basis) -> Iterator[Case]:
     three.add(more, parts[2])
     three.add(closing, regions.close(first))
     yield three.case("three-parts", "A list comes in three parts; nothing changes before the last one.")
+    high = regions.new()
+    for fields, basis in zip(regions.parts(_HIGH, (1, 1)), (opening, more), strict=True):
+        high.add(basis, fields)
+    high.add(closing, regions.close(first))
+    yield high.case("parts-above-4g", "The pages of all parts lie above 4 GiB.")
     early = regions.new()
     early.add(opening, parts[0])
     early.add(closing, regions.close(first))
@@ -235,6 +243,13 @@ def _too_much(regions: Regions, more: Basis) -> Iterator[Case]:
         if many.limited:
             name = f"too-many-parts-{key.name.replace('_', '-')}"
             yield many.case(name, "A list comes in more parts than the host takes.", "should")
+    bounded = Sequence(opening, Setup(max_ranges=0))
+    for fields, basis in zip(regions.parts(PLACE, (1, 1)), (opening, more), strict=True):
+        bounded.add(basis, fields)
+    bounded.add(regions.closing, regions.close(first))
+    yield bounded.case(
+        "bound-on-ranges", "The last part would add a range beyond the bound: the region ends.", "should"
+    )
     excess = regions.new()
     parts = regions.parts(PLACE, (1, 1))
     excess.add(opening, parts[0])
@@ -253,6 +268,20 @@ def _full(regions: Regions) -> Iterator[Case]:
         one = regions.new()
         one.add(opening, as_fields(next(plan(guest, PLACE | 1, count, PageState(regions.to))).request))
         yield one.case(f"list-that-{label}", "A list as long as one call can bring, or an element longer.")
+
+
+def _full_part(regions: Regions, more: Basis) -> Iterator[Case]:
+    """Yield a later part as long as one call can bring, and one that is an element too long."""
+    guest = more.call.guest
+    if guest is None or guest.part_elements is None:
+        return
+    most = more.guest().scope().int(guest.part_elements)
+    for label, count in (("fits", most), ("is-one-too-long", most + 1)):
+        parts = regions.parts(PLACE, (1, count, 1))
+        late = regions.new()
+        late.add(regions.opening, parts[0])
+        late.add(more, parts[1])
+        yield late.case(f"later-part-that-{label}", "A later part as long as one call can bring, or an element longer.")
 
 
 def _of(basis: Basis) -> str:

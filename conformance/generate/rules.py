@@ -116,7 +116,9 @@ class RuleCases:
                     names.add(name)
                     kept.append((name, judged))
         # A rule that is never broken alone, and whose answer others give too, has one case all the same.
-        self.found[rule.id] = alone or first[:1] or among[:1]
+        # Where any of them may answer, also one that a host answers by this rule that judges in the order of the file.
+        decided = [one for one in among[1:] if one[2].rule == rule.id and among[0][2].rule != rule.id]
+        self.found[rule.id] = alone or first[:1] or [*among[:1], *decided[:1]]
         self.kept[rule.id] = kept
 
     def _bases_of(self, rule: Rule) -> list[Question]:
