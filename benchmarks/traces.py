@@ -84,11 +84,11 @@ def replayed(path: Path) -> tuple[float, int, int]:
     return float(done[0]), int(done[1]), int(done[2])
 
 
-def measure(path: Path, size: int, part: float, *, pages: int = 4000) -> tuple[float, int]:
-    """Return the ratio of the speeds and the peak in KiB; the better of two rounds, in turns."""
+def measure(path: Path, size: int, part: float, *, pages: int = 4000, rounds: int = 2) -> tuple[float, int]:
+    """Return the ratio of the speeds and the peak in KiB; the better of the rounds, in turns."""
     calls = make(path, size, part, pages=pages)
     ours, theirs, peak = 1e9, 1e9, 0
-    for _ in range(2):
+    for _ in range(rounds):
         seconds, found = bare(path)
         theirs = min(theirs, seconds)
         assert found == calls
