@@ -30,9 +30,9 @@ def test_columns_are_what_the_codec_reads(abi: str, name: str) -> None:
     codec = load(abi).layout(name)
     try:
         bulk = BulkLayout(codec)
-    except UsageError as error:
-        assert error.code == "no-bulk"
-        assert any(item.bits > 64 for item in codec.layout.fields.values()), "only what is wider than 8 bytes has none"
+    except UsageError:
+        # Only what is wider than 8 bytes has none.
+        assert any(item.bits > 64 for item in codec.layout.fields.values())
         return
     rng = Random(name)
     rows = [bytes(codec.size), b"\xff" * codec.size, *(rng.randbytes(codec.size) for _ in range(40))]
