@@ -10,32 +10,27 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from hvabi.abi.errors import HvAbiError
-from hvabi.abi.expr import Attr, Name
-from hvabi.abi.expr_codegen import Variable
-from hvabi.abi.model import PairPlace, RegisterPlace
-from hvabi.abi.scope import definitions, state_number
-from hvabi.abi.straight_decode import ASK_REFERENCE, Decoder
+from hvabi.abi.model import RegisterPlace
+from hvabi.abi.scope import state_number
+from hvabi.abi.straight_decode import ASK_REFERENCE
 from hvabi.abi.straight_layout import shift_of
-from hvabi.abi.straight_names import Names, Unsupported
+from hvabi.abi.straight_names import Unsupported
 from hvabi.abi.wire import register_bits
-from hvabi.adapters.checks import Context, element_enums, enum_of
+from hvabi.adapters.straight_rules import Conditions, Reader
 from hvabi.adapters.values import HostAnswer
 from hvabi.backend import GPA_PAGES, PAGE_SHIFT, PAGE_SIZE, Backend, ModelError, PageState, Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hvabi.abi.calls import Answer, Call, Convert, Rule
+    from hvabi.abi.calls import Answer, Call, Convert
     from hvabi.abi.codec import MessageCodec
-    from hvabi.abi.expr import Expr
     from hvabi.abi.model import Field
     from hvabi.abi.registry import Spec
     from hvabi.adapters.host import Host
 
 WARM = 16
 """Calls of one kind of host before code is written for it."""
-
-_LOCALS = ("cpl", "enabled", "done_pages", "done_bytes", "part_pages", "index", "errno", "to")
 
 
 class StraightCalls:
@@ -101,34 +96,6 @@ def straight_calls(spec: Spec) -> StraightCalls:
     return found
 
 
-class _Reader(Decoder):
-    """Fetches fields as a host does: registers as they are, 0 where they were left out; nothing from memory."""
-
-    def __init__(self, codec: MessageCodec, call: Call) -> None:
-        super().__init__(codec, sent=False)
-        local = {name: Variable(name, 256, plain=True) for name in _LOCALS}
-        self.names = Names(codec.message, codec.static, need=self._need, define=definitions(call), local=local)
-
-    def loads(self) -> list[str]:
-        """Return the lines that fetch the registers."""
-        return [f"{variable} = regs.get({name!r}, 0)" for name, variable in self._registers.items()]
-
-    def _read(self, *_: Any) -> None:
-        raise Unsupported("memory")
-
-    def require(self, condition: str) -> None:
-        """Write a line that gives up where a condition does not hold."""
-        self.lines.append(f"if not ({condition}): return None")
-
-    def place(self, name: str) -> Any:
-        """Return where a field lies."""
-        return self.placer.place_of(name)
-
-    def register(self, name: str) -> str:
-        """Return the variable of a register."""
-        return self._register(name)
-
-
 class _Writer:
     """Writes the function of one call; `alone` where the host has no other and does not look which one it is."""
 
@@ -136,7 +103,8 @@ class _Writer:
         self.host = host
         self.call = call
         self.alone = alone
-        self.reader = _Reader(self._codec(self.call.request), self.call)
+        self.reader = Reader(self._codec(self.call.request), self.call)
+        self.conditions = Conditions(self.reader)
         self.scope: dict[str, Any] = {
             "Ask": (*ASK_REFERENCE, ModelError),
             "HostAnswer": HostAnswer,
@@ -155,7 +123,7 @@ class _Writer:
         """
         reader = self.reader
         if not self.alone:
-            reader.lines.append(f"if not ({self._selected((), everything=True)}): return NEXT")
+            reader.lines.append(f"if not ({self.conditions.selected((), everything=True)}): return NEXT")
         if selects:
             reader.lines.append("return None")
         else:
@@ -170,7 +138,14 @@ class _Writer:
                 "        return None",
             ]
         )
-        scope = {**reader.names.globals(), **reader.scope, **self.scope, "__builtins__": {}, "len": len}
+        scope = {
+            **reader.names.globals(),
+            **reader.scope,
+            **self.conditions.scope,
+            **self.scope,
+            "__builtins__": {},
+            "len": len,
+        }
         exec(compile(source, f"<hvabi {self.host.abi.id}>", "exec"), scope)
         return scope["straight"]
 
@@ -182,126 +157,8 @@ class _Writer:
         if self.host.rules(call, "page"):
             raise Unsupported("rules about pages")
         for rule in self.host.rules(call, "call"):
-            self._rule(rule)
+            self.conditions.rule(rule)
         self._convert(convert)
-
-    # -- rules --------------------------------------------------------------------------------------------------
-
-    def _int(self, expr: Expr) -> str:
-        return self.reader.names.code(expr)
-
-    def _rule(self, rule: Rule) -> None:
-        condition = self._condition(rule)
-        if rule.when is not None:
-            condition = f"not {self.reader.names.code(rule.when, 'bool')} or ({condition})"
-        self.reader.require(condition)
-
-    def _condition(self, rule: Rule) -> str:
-        """Return code for "the request keeps the rule", check by check as `hvabi.adapters.checks` has them."""
-
-        def one(name: str) -> str:
-            return self._int(rule.operands[name][0])
-
-        def each(form: str) -> str:
-            return " and ".join(form.format(self._int(expr)) for expr in rule.operands["of"])
-
-        match rule.check:
-            case "aligned":
-                return each(f"{{}} % {one('to')} == 0")
-            case "non-empty":
-                return each("{} != 0")
-            case "no-wrap":
-                return f"{one('start')} + {one('length')} < 1 << {one('width')}"
-            case "below":
-                return each(f"{{}} < {one('limit')}")
-            case "at-most" | "count-at-most":
-                return each(f"{{}} <= {one('limit')}")
-            case "within":
-                return each(f"{one('low')} <= {{}} < {one('high')}")
-            case "ordered":
-                return f"{one('low')} < {one('high')}"
-            case "same-half":
-                first, *others = (f"({self._int(expr)} >> {one('bit')} & 1)" for expr in rule.operands["of"])
-                return " == ".join((first, *others)) if others else "True"
-            case "equals":
-                return each(f"{{}} == {one('to')}")
-            case "bits-set":
-                mask = one("mask")
-                return each(f"{{}} & {mask} == {mask}")
-            case "reserved":
-                return each("{} == 0")
-            case "known-value":
-                return self._known_value(rule)
-            case "fits-buffer":
-                return f"{one('length')} <= {one('size')}"
-            case "enabled":
-                return "enabled"
-            case "privileged":
-                return "cpl == 0"
-            case "selected":
-                return self._selected(rule.operands.get("of", ()))
-            case "readable":
-                block = self.reader.placer.blocks.get(rule.words["of"])
-                if block is not None and not block.registers:
-                    raise Unsupported("memory")
-                return "True"
-            case "within-memory":
-                return self._within_memory(one("start"), one("length"))
-            case "expr":
-                return self.reader.names.code(rule.operands["expr"][0], "bool")
-        raise Unsupported(rule.check)
-
-    def _known_value(self, rule: Rule) -> str:
-        if "values" in rule.operands:
-            allowed = "".join(f"{self._int(expr)}, " for expr in rule.operands["values"])
-            return " and ".join(f"{self._int(expr)} in ({allowed})" for expr in rule.operands["of"])
-        message = self.reader.message
-        context = Context(
-            backend=None,
-            readable=lambda _: True,
-            selected=lambda _: True,
-            message=message,
-            element=element_enums(message, None),
-        )
-        parts = []
-        for expr in rule.operands["of"]:
-            known = frozenset(value.value for value in enum_of(expr, context, rule).values.values())
-            name = f"known{len(self.scope)}"
-            self.scope[name] = known
-            parts.append(f"{self._int(expr)} in {name}")
-        return " and ".join(parts)
-
-    def _selected(self, operands: tuple[Expr, ...], *, everything: bool = False) -> str:
-        named = {operand.name for operand in operands if isinstance(operand, Name)}
-        parts = ["True"]
-        for name, field in self.reader.message.fields.items():
-            place = self.reader.place(name)
-            if field.const is None or (named and name not in named) or place is None:
-                continue
-            if not (named or everything or isinstance(place, RegisterPlace)):
-                continue
-            if field.word is not None:
-                raise Unsupported(f"a constant {name}")
-            parts.append(f"{self._int(Name(name))} == {self._int(field.const)}")
-        if named:
-            return " and ".join(parts)
-        placement = self.reader.placer.placement
-        for path, expr in placement.parts.items():
-            name, _, part = path.partition(".")
-            if everything or isinstance(self.reader.place(name), RegisterPlace | PairPlace):
-                parts.append(f"{self._int(Attr(Name(name), part))} == {self._int(expr)}")
-        parts += [f"{self.reader.register(name)} == {self._int(expr)}" for name, expr in placement.fixed.items()]
-        return " and ".join(parts)
-
-    def _within_memory(self, start: str, length: str) -> str:
-        number = len(self.reader.lines)
-        first, last = f"first{number}", f"last{number}"
-        self.reader.lines += [
-            f"{first} = {start} >> {PAGE_SHIFT}",
-            f"n = {length}",
-            f"{last} = {first} if n <= 0 else ({start} + n - 1 >> {PAGE_SHIFT}) + 1",
-        ]
-        return f"0 <= {first} <= {last} <= {GPA_PAGES} and backend.layout.contains({first}, {last})"
 
     # -- the work -----------------------------------------------------------------------------------------------
 
@@ -315,7 +172,11 @@ class _Writer:
 
         self.scope["states"] = {number: state(word) for number, word in convert.to.states.items()}
         self.scope["otherwise"] = state(convert.to.otherwise)
-        pages, start, of = self._int(convert.pages), self._int(convert.start), self._int(convert.to.of)
+        pages, start, of = (
+            self.reader.number(convert.pages),
+            self.reader.number(convert.start),
+            self.reader.number(convert.to.of),
+        )
         absent = call.absent[0].value if call.absent else "allow"
         lines += [
             f"done_pages = {pages}",
@@ -404,13 +265,13 @@ class _Writer:
                     if part.const is not None or part.default is not None:
                         raise Unsupported(f"{field.name}.{name}")
                     continue
-                lines.append(f"p = {self._int(given[name])}")
+                lines.append(f"p = {self.reader.number(given[name])}")
                 lines.append(f"if p >> {part.bits}: return None")
                 terms.append(f"t_{name}")
                 lines.append(f"t_{name} = p << {shift_of(part, field.word)}")
             lines.append(f"{variable} = {' | '.join(terms) or '0'}")
         else:
-            lines.append(f"{variable} = {self._int(given)}")
+            lines.append(f"{variable} = {self.reader.number(given)}")
         width = field.bits if place.hi is None else place.hi - place.lo + 1
         low = -(1 << (field.bits - 1)) if field.signed else 0
         high = 1 << (field.bits if field.signed else min(width, field.bits))
