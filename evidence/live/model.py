@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from hvabi.abi.registry import load
 from hvabi.adapters.bridge import SCRATCH
-from hvabi.adapters.errors import AdapterError
 from hvabi.adapters.registry import guest_class, host_class
 from hvabi.adapters.values import GuestCall, VmmReply
 from hvabi.backend import GPA_PAGES, PAGE_SHIFT, Backend, PageState
@@ -99,7 +98,7 @@ class Model:
 
     def _further(self, step: Callable[[HostCall], object]) -> End:
         if self._exit is None:
-            raise AdapterError("there is nothing to go on with", code="no-call")
+            return End(kind="stop", reason="there is nothing to go on with")
         try:
             request = step(self._exit)
         except StopIteration as end:
