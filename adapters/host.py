@@ -337,7 +337,7 @@ class _HostCall:
     def unreadable(self, error: Exception, work: Account | None = None) -> HostAnswer:
         """Answer a request whose bytes are not there or make no sense."""
         scope = self.scope if work is None else work.scope(None)
-        rules = [rule for rule in self.definition.rules if rule.check == "readable" and rule.answer is not None]
+        rules = [rule for rule in self.host.rules(self.definition, "call") if rule.check == "readable"]
         # Bytes that make no sense lie in memory all the same: then the first rule has to do.
         for rule in sorted(rules, key=lambda rule: self.readable(rule.words["of"])):
             return self.refuse(rule, scope, work)
