@@ -35,7 +35,10 @@ def names_of(request: Asked, use: HandleUse) -> Names:
     """Return the names of a request and those of the handle that it uses; what has no value is left out."""
     regions, region = request.held.regions, found(request)
     names = request.names.plus(handles=len(regions), held=sum(len(one.items) for one in regions))
-    own = list(names.fields.get(use.list, ())) if use.list is not None else []
+    try:
+        own = list(names.fields[use.list]) if use.list in names.fields else []
+    except Undefined:
+        return names  # the elements lie where there is no memory
     if use.does == "open":
         numbers: dict[str, int] = {}
         for name, expr in use.keep.items():
