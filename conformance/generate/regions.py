@@ -163,6 +163,14 @@ def _opened_and_closed(regions: Regions) -> Iterator[Case]:
     two.add(closing, regions.close(first))
     two.add(closing, regions.close(first + 1))
     yield two.case("two-side-by-side", "Two regions that touch are closed one by one: each handle has its own pages.")
+    between = Sequence(opening, Setup(max_ranges=1))
+    for number in range(3):
+        between.add(opening, regions.whole(PLACE + 2 * number, 2))
+    between.add(closing, regions.close(first + 1))
+    between.add(closing, regions.close(first))
+    if between.limited:
+        why = "Taking back the middle of three regions would split a range beyond the bound; then the first is taken back."
+        yield between.case("bound-on-taking-back", why, "should")
     last = regions.new()
     last.add(opening, regions.whole(PLACE, 1))
     last.add(opening, regions.whole(PLACE + 8, 1))
