@@ -43,13 +43,14 @@ ALWAYS = Guard()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnumValue:
-    """One named number of an enum."""
+    """One named number of an enum; `by_revision` has the number in revisions where it is another one."""
 
     name: str
     value: int
     doc: str
     mirrors: str | None = None
     note: str | None = None
+    by_revision: Mapping[str, int] = field(default_factory=dict)
     guard: Guard = ALWAYS
     pointer: Pointer = ()
 
@@ -154,6 +155,7 @@ class Message:
     doc: str
     fields: Mapping[str, Field]
     body: str | None = None
+    guard: Guard = ALWAYS
     pointer: Pointer = ()
 
 

@@ -237,14 +237,16 @@ def _limit_cases(basis: Basis) -> Iterator[Case]:
     if not {"shared", "private"} <= set(basis.states()) or basis.stands_for("shared"):
         return
     granule = basis.granule()
-    two = ((PLACE - 64, PLACE - 64 + granule, "shared"), (PLACE - 32, PLACE - 32 + granule, "shared"))
+    apart = max(32, 2 * granule)
+    far = ((PLACE - 2 * apart, PLACE - 2 * apart + granule, "shared"),)
+    two = (*far, (PLACE - apart, PLACE - apart + granule, "shared"))
     rows = (
         ("one-more-range", "shared", PLACE, two, "would add a range beyond the bound"),
-        ("joins-a-range", "shared", PLACE - 32 + granule, two, "joins a range and adds none"),
-        ("removes-a-range", "private", PLACE - 32, two, "removes a range"),
+        ("joins-a-range", "shared", PLACE - apart + granule, two, "joins a range and adds none"),
+        ("removes-a-range", "private", PLACE - apart, two, "removes a range"),
         (
             "splits-a-range", "private", PLACE + granule,
-            ((PLACE - 64, PLACE - 64 + granule, "shared"), (PLACE, PLACE + 3 * granule, "shared")),
+            (*far, (PLACE, PLACE + 3 * granule, "shared")),
             "would split a range beyond the bound",
         ),
     )  # fmt: skip
