@@ -70,7 +70,7 @@ def check_enums(enums: Iterable[Enum], report: Report, revisions: Iterable[str] 
                         (*value.pointer, "by-revision"), "enum-revision",
                         f"{value.name} does not exist in a revision `{where}`", near(where, known), key=where,
                     )  # fmt: skip
-            others = set()
+            others: set[str] = set()
             for revision in known:
                 if revision and not value.guard.holds(revision, {}):
                     continue

@@ -253,7 +253,7 @@ class Abi:
 
 
 def of_revision(enum: Enum, revision: str) -> Enum:
-    """Return an enum with the values that exist in a revision, and their numbers there; itself where nothing differs."""
+    """Return an enum with the values of a revision, and their numbers there; itself where nothing differs."""
     values = {
         key: replace(item, value=item.by_revision.get(revision, item.value)) if item.by_revision else item
         for key, item in enum.values.items()

@@ -209,7 +209,7 @@ class Basis:
         )
 
     def may_be_asked(self, question: Question) -> bool:
-        """Whether the states of the pages are such that a guest may make the call at all: else no answer is laid down."""
+        """Whether pages are in such states that a guest may make the call at all: else no answer is laid down."""
         rules = [
             rule
             for rule in self.call.rules

@@ -119,7 +119,6 @@ class Questioned(Working):
         self.lists = lists
         self.done = pages
 
-
     def _runs_of(self, wanted: Runs, start: int, end: int) -> list[dict[str, int]]:
         """Return the elements of a list of runs. Raises `End` where there are too many."""
         edges = {edge for low, high, _ in self.pages.ranges() for edge in (low, high) if start < edge < end}
