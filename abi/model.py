@@ -57,13 +57,14 @@ class EnumValue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enum:
-    """An open set of named numbers of `bits` bits."""
+    """An open set of named numbers of `bits` bits; `elsewhere` are numbers that only other revisions have."""
 
     name: str
     bits: int
     doc: str
     signed: bool
     values: Mapping[str, EnumValue]
+    elsewhere: frozenset[int] = frozenset()
     pointer: Pointer = ()
 
     def name_of(self, number: int) -> str | None:

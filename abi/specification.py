@@ -259,7 +259,10 @@ def of_revision(enum: Enum, revision: str) -> Enum:
         for key, item in enum.values.items()
         if item.guard.holds(revision, {})
     }
-    return enum if values == enum.values else replace(enum, values=values)
+    if values == enum.values:
+        return enum
+    numbers = {number for item in enum.values.values() for number in (item.value, *item.by_revision.values())}
+    return replace(enum, values=values, elsewhere=frozenset(numbers - {item.value for item in values.values()}))
 
 
 def _fields_with_enums(fields: Mapping[str, Field], enums: Mapping[str, Enum]) -> dict[str, Field]:

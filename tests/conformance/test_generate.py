@@ -153,13 +153,21 @@ def test_what_is_observed_is_asserted_under_a_profile_only(abi: str) -> None:
 def test_every_transport_and_revision_has_both_roles(abi: str) -> None:
     found = {(case.revision, case.transport, case.role) for case in cases_of(abi)}
     spec = bundled(abi)
-    assert found == {(r, t, role) for r in spec.revisions for t in spec.transports for role in ("host", "guest")}
+    wanted = {(r, t, role) for r in spec.revisions for t in spec.transports for role in ("host", "guest")}
+    # Of one post only the call that asks is known.
+    wanted -= {("late-2020", "ioctl", "guest")} if abi == "kvm-page-enc-bitmap" else set()
+    assert found == wanted
+
+
+def converting(abi: str) -> list[str]:
+    """Return the revisions that have a call that converts."""
+    return [name for name in bundled(abi).revisions if load(abi, revision=name).abi.convert_call is not None]
 
 
 @pytest.mark.parametrize("abi", SERVED)
 def test_every_state_is_asked_for_and_done(abi: str) -> None:
     spec = bundled(abi)
-    for revision in spec.revisions:
+    for revision in converting(abi):
         for transport in spec.transports:
             basis = basis_of(abi, revision, transport, "spec")
             prefix = f"{basis.prefix}.host.{transport}.done."
@@ -180,6 +188,8 @@ def test_every_rule_with_a_limit_has_cases_on_both_sides(abi: str) -> None:
     for rule, check in host_rules(abi).items():
         # The other side of nothing, and of one bit, is every right request; that of a full list is one of those done.
         one_sided = check == "non-empty" or rule in ("KVM-MEMATTR-04", "SVSM-PVAL-11")
+        # A list of half a megabyte is no case.
+        one_sided |= rule in ("KVM-ENCBMAP-04", "KVM-ENCBMAP-12", "KVM-ENCBMAP-34", "KVM-ENCBMAP-42", "KVM-SHLIST-13")
         assert check not in LIMITED or (broken[rule] and (kept[rule] or one_sided)), (rule, broken[rule], kept[rule])
 
 
@@ -259,7 +269,7 @@ def test_units_of_progress_that_are_at_hand() -> None:
 def test_right_requests_are_right(abi: str) -> None:
     """What every other case begins with breaks no rule and changes the pages that it names."""
     spec = bundled(abi)
-    for revision in spec.revisions:
+    for revision in converting(abi):
         for transport in spec.transports:
             basis = basis_of(abi, revision, transport, "spec")
             found = bases(basis)
