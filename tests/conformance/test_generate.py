@@ -267,7 +267,7 @@ def test_pairs_show_which_rule_is_judged_first(abi: str) -> None:
 
 @pytest.mark.parametrize("abi", CONVERTING)
 def test_every_kind_of_progress_is_stopped_and_gone_on_with(abi: str) -> None:
-    for revision in bundled(abi).revisions:
+    for revision in converting(abi):
         call = load(abi, revision=revision).abi.convert_call
         assert call is not None
         _progress(call, [case for case in cases_of(abi) if case.revision == revision])
