@@ -52,8 +52,6 @@ SERVED = [abi for abi in abi_ids() if not bundled(abi).draft]
 _FIRST_CALL = "an id that belongs to no call is answered by the first call of the ABI, by the rule that it has for it"
 
 _WHICH_SET = "where structure or number cannot be read nobody can tell which SET it is, and `set` answers the same"
-    "where the structure or the number cannot be read nobody can tell which SET it is, and `set` answers the same"
-)
 
 UNREACHABLE: dict[str, dict[str, str]] = {
     "kvm-page-enc-bitmap": {"KVM-ENCBMAP-50": _WHICH_SET},
