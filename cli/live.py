@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hvabi.cli import console
+from hvabi.cli.live_agent import agent, conform_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,6 +56,9 @@ def command(ctx: click.Context) -> int | None:
         click.echo(ctx.get_help())
         return console.USAGE
     return None
+
+
+command.add_command(agent)
 
 
 @command.command(epilog=EPILOG)
@@ -147,35 +152,32 @@ def _runs(
     console.say(f"Linux {release}, {how}")
     profile = profile_of(_version(release))
     worst = console.GOOD
-    with tempfile.TemporaryDirectory(prefix="hvabi-live-") as folder:
+    folder = Path(tempfile.mkdtemp(prefix="hvabi-live-"))
+    try:
         transcripts = []
         for number, (mode, connector) in enumerate(lines):
-            place = Path(folder, f"{mode}.transcript")
+            place = folder / f"{mode}.transcript"
             transports = ["vmcall64", "vmcall32"] if number == 0 else ["vmcall32"]
-            code = _conform([
+            code = conform_run([
                 ABI, "--iut", connector, "--role", "host", "--exits", "--transcript", str(place), "--timeout", "30",
                 *(word for name in transports for word in ("--transport", name)),
-                *(("--profile", profile) if profile else ()), *words,
+                *(("--profile", profile) if profile else ()), "--passing-files", *words,
             ])  # fmt: skip
             worst = max(worst, code)
             transcripts.append(place)
         if worst > console.FOUND or not (observe or compare):
             return worst
         observed = Observed(kernel=release, how=how, abi=ABI, observations=from_transcripts(transcripts))
+    finally:
+        # Of a run that found something the transcripts stay: their places were said.
+        if worst != console.FOUND:
+            shutil.rmtree(folder, ignore_errors=True)
     if observe is not None:
         write(observe, observed)
         console.say(f"{len(observed.observations)} observations written to {observe}")
     if compare is not None:
         worst = max(worst, _compare(compare, observed))
     return worst
-
-
-def _conform(words: list[str]) -> int:
-    from hvabi.cli.conform import command as conform
-
-    with conform.make_context("hvabi conform", words) as ctx:
-        code: int = conform.invoke(ctx)
-    return code
 
 
 def _compare(path: Path, observed: Any) -> int:
