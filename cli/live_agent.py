@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hvabi.cli import console
+from hvabi.cli.live_common import conform_by, skipped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,10 +62,7 @@ def agent(
                 chosen = Store(cache or cache_folder(), suite=suite, progress=progress).kernel(kernel)
             return _runs(chosen, elf, conform, progress)
         except LiveError as error:
-            console.note(f"skipped, because {error.message}")
-            if error.hint:
-                console.note(f"hint: {error.hint}")
-            return console.SKIPPED
+            return skipped(error)
 
 
 def _runs(kernel: Kernel, elf: Path, words: Sequence[str], progress: Any) -> int:
@@ -103,16 +101,7 @@ def _conform(report: Path, connector: str, words: Sequence[str]) -> tuple[int, l
     from hvabi.evidence.live.kvm import ABI
 
     arguments = [ABI, "--iut", connector, "--role", "host", "--transport", "vmcall64", "--transport", "vmcall32"]
-    code = conform_run([*arguments, "--json", str(report), "--passing-files", *words])
+    code = conform_by([*arguments, "--json", str(report), *words])
     rows: list[dict[str, Any]] = json.loads(report.read_text())["results"] if report.exists() else []
     idle = bool(rows) and all(row["verdict"] == "skip" for row in rows)
     return console.GOOD if idle else code, rows
-
-
-def conform_run(words: list[str]) -> int:
-    """Run ``hvabi conform`` with these words; return its exit code."""
-    from hvabi.cli.conform import command as conform
-
-    with conform.make_context("hvabi conform", words) as ctx:
-        code: int = conform.invoke(ctx)
-    return code

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hvabi.abi.model import PairPlace, RegisterPlace
+from hvabi.abi.model import BlockPlace, PairPlace, RegisterPlace
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.conformance.oracle.checks import holds
 from hvabi.conformance.oracle.pages import FactSet, PageSet, inside
-from hvabi.conformance.oracle.walk import Names, Undefined, value
+from hvabi.conformance.oracle.walk import Names, Read, Undefined, Unread, value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,6 +63,10 @@ class Asked:
             cpl=cpl if self.transport.shows_cpl else 0,
             enabled=int(setup.enabled),
         )
+        self.placed = self.names
+        self._lost = frozenset(name for name in self.placement.blocks if not self._is_memory(name))
+        unread = frozenset(name for name in fields if self._lies_in(name) in self._lost)
+        self.names = self.placed.with_fields(Read(fields, unread))
         self.done = 0
         self.part = 0
         self.index = 0
@@ -99,14 +103,38 @@ class Asked:
         return int(word[part] if isinstance(word, dict) else getattr(word, part))
 
     def is_readable(self, name: str) -> bool:
-        """Whether every byte of a block is memory."""
-        block = self.placement.blocks.get(name)
-        if block is None or block.at is None or block.space is not None:
-            return True
-        start, size = value(block.at, self.names), max(value(block.size, self.names), 0)
+        """Whether every byte of a block is memory. Raises `Unread` where nobody can know its address."""
+        at = self.placement.blocks[name].at if name in self._lost else None
+        if at is not None:
+            value(at, self.names)
+        return name not in self._lost
+
+    def is_memory(self, start: int, size: int) -> bool:
+        """Whether every byte of an area is memory."""
         if start < 0 or start + size > 1 << 64 or size > 1 << 20:
             return False
         return inside(self.memory, start // PAGE, -(-(start + size) // PAGE) if size else start // PAGE)
+
+    def is_writable(self, start: int, size: int) -> bool:
+        """Whether an answer can be written to an area; what is no guest memory, such as a run page, has no holes."""
+        placements = self.transport.placements.values()
+        own_space = any(block.space is not None for placement in placements for block in placement.blocks.values())
+        return own_space or self.is_memory(start, size)
+
+    def _is_memory(self, name: str) -> bool:
+        """Whether a block of the request lies in memory, by the bytes that were placed, wherever they were."""
+        block = self.placement.blocks[name]
+        if block.at is None or block.space is not None:
+            return True
+        try:
+            return self.is_memory(value(block.at, self.names), max(value(block.size, self.names), 0))
+        except Undefined:
+            return True
+
+    def _lies_in(self, name: str) -> str | None:
+        """Return the block that a field of the request lies in."""
+        place = self.placement.place.get(name, (None,))[0]
+        return place.block if isinstance(place, BlockPlace) else None
 
     def _rules(self, scope: str) -> list[Rule]:
         """Return the rules of a scope that the host is held to, found once."""
@@ -127,11 +155,32 @@ class Asked:
         self.names = names
         try:
             return not holds(rule, self)
+        except Unread:
+            raise
         except Undefined:
             return False
         finally:
             self.names = kept
 
     def broken(self) -> list[str]:
-        """Return the ids of all rules of the whole call that the request breaks, in the order of the specification."""
-        return [rule.id for rule in self._rules("call") if self._breaks(rule, self.names)]
+        """Return the ids of all rules of the whole call that the request breaks, in the order of the specification.
+
+        Bytes count as they were placed, also where nobody can read them.
+        """
+        return [rule.id for rule in self._rules("call") if self._breaks(rule, self.placed)]
+
+    def _faults(self) -> list[Rule | None]:
+        """Return the rules of the whole call that are broken, in order; None stands for those that cannot be judged."""
+        found: list[Rule | None] = []
+        for rule in self._rules("call"):
+            try:
+                if self._breaks(rule, self.names):
+                    found.append(rule)
+            except Unread:
+                found += [None] if None not in found else []
+        return found
+
+    def _missed(self) -> Rule | None:
+        """Return the rule by which a request is refused that cannot be read, None where there is none."""
+        rules = [rule for rule in self._rules("call") if rule.check == "readable"]
+        return next((rule for rule in rules if rule.words["of"] in self._lost), next(iter(rules), None))

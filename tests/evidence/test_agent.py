@@ -190,7 +190,7 @@ KVM = ("kvm-map-gpa-range", "v1")
 
 def test_x86_in_plain_emulation(x86: Path, boot: Any) -> None:
     machine = boot(*X86_QEMU, "-kernel", str(x86 / "agent-x86-vmcall.elf"))
-    share = {"rax": 12, "rbx": 0x200000, "rcx": 1, "r15": 2**64 - 1}
+    share: Any = {"rax": 12, "rbx": 0x200000, "rcx": 1, "r15": 2**64 - 1}
     fault = {"end": "fault", "fault": "ud", "regs": {}, "mem": []}
     answers = machine.talk(
         hello(), configure(*KVM, "vmcall64"), {"cmd": "reset"},

@@ -288,8 +288,8 @@ def test_the_profile_of_a_kernel(version: tuple[int, int], profile: str | None) 
 
 def test_the_program_finds_its_parts_when_python_is_isolated() -> None:
     """As on a machine with a /dev/kvm of its own; nothing of KVM is opened before `configure`."""
-    lines = "".join("@hvabi " + json.dumps({"id": number, **command}) + "\n"
-                    for number, command in enumerate((HELLO, {"cmd": "stop"})))  # fmt: skip
+    messages: list[Any] = [{**HELLO, "id": 0}, {"cmd": "stop", "id": 1}]
+    lines = "".join(f"@hvabi {json.dumps(message)}\n" for message in messages)
     with live.native((6, 1), "prot32") as command:
         result = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=30, check=False)
     assert (result.returncode, result.stderr) == (0, "")
