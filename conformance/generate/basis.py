@@ -17,6 +17,8 @@ from hvabi.conformance.case import Case, Expected, HostStep, Level, Memory, Rang
 from hvabi.conformance.generate.question import PLACE, Question, as_fields
 from hvabi.conformance.generate.way import at_the_end, continued, handles_of, way_steps
 from hvabi.conformance.oracle import Oracle
+from hvabi.conformance.oracle.answers import Request
+from hvabi.conformance.oracle.checks import holds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -235,6 +237,20 @@ class Basis:
             held=there.held,
         )
 
+    def may_be_asked(self, question: Question) -> bool:
+        """Whether pages are in such states that a guest may make the call at all: else no answer is laid down."""
+        rules = [
+            rule
+            for rule in self.call.rules
+            if rule.binds == "guest" and rule.check == "in-state" and rule.level == "must"
+        ]
+        if not rules:
+            return True
+        asked = Request(
+            self.oracle(question.setup), self.abi, question.call, question.fields, 0, None, question.before, {}, None
+        )
+        return all(holds(rule, asked) for rule in rules)
+
     def step(self, question: Question, expected: tuple[Expected, ...]) -> HostStep:
         """Return a step that asks the question, its way left out."""
         regs, mem = self.wire(question)
@@ -266,6 +282,8 @@ class Basis:
         answers = self.answers(question) if expected is None else expected
         first = self.step(question, answers)
         way = way_steps(self, question)
+        if not self.may_be_asked(question) or (more and not self.may_be_asked(vary(question, before=answers[0].state))):
+            level = "unspecified"
         uses_faults = any(step.inject is not None for step in (first, *more))
         if self.call.convert is None:
             # A question has no state that is asked for: the names speak of the state that is found.

@@ -169,7 +169,7 @@ def _opened_and_closed(regions: Regions) -> Iterator[Case]:
     between.add(closing, regions.close(first + 1))
     between.add(closing, regions.close(first))
     if between.limited:
-        why = "Taking back the middle of three regions would split a range beyond the bound; then the first is taken back."
+        why = "Taking back the middle of three regions would split a range beyond the bound; then the first goes back."
         yield between.case("bound-on-taking-back", why, "should")
     last = regions.new()
     last.add(opening, regions.whole(PLACE, 1))

@@ -66,7 +66,7 @@ def test_exempt_rules_say_why(hv: Run) -> None:
 
 @pytest.mark.parametrize(
     ("args", "said"),
-    [(["tdx-mapgpa"], "did you mean tdx-map-gpa?"), (["ffa-mem-share"], "is a draft"), (["--nothing"], "--help")],
+    [(["tdx-mapgpa"], "did you mean tdx-map-gpa?"), (["--nothing"], "--help")],
     ids=["unknown", "draft", "option"],
 )
 def test_used_wrongly(hv: Run, args: list[str], said: str) -> None:
