@@ -36,7 +36,7 @@ def names_of(request: Asked, use: HandleUse) -> Names:
     regions, region = request.held.regions, found(request)
     names = request.names.plus(handles=len(regions), held=sum(len(one.items) for one in regions))
     try:
-        own = list(names.fields[use.list]) if use.list in names.fields else []
+        own = list(names.fields[use.list]) if use.list is not None and use.list in names.fields else []
     except Undefined:
         return names  # the elements lie where there is no memory
     if use.does == "open":

@@ -67,7 +67,7 @@ def test_exempt_rules_say_why(hv: Run) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [(["tdx-mapgpa"], "did you mean tdx-map-gpa?"), (["--nothing"], "--help")],
-    ids=["unknown", "draft", "option"],
+    ids=["unknown", "option"],
 )
 def test_used_wrongly(hv: Run, args: list[str], said: str) -> None:
     ran = hv("coverage", *args)
