@@ -216,7 +216,10 @@ class Request(Questioned):
             self._broken = frozenset(self.broken())
         if any(rule.id in self._broken for rule in lost):
             return False
-        return not any(self._judges(rule) and self._breaks(rule, self.names) for rule in more)
+        try:
+            return not any(self._judges(rule) and self._breaks(rule, self.names) for rule in more)
+        except Unread:
+            return False
 
     _broken: frozenset[str] | None = None
 

@@ -66,13 +66,12 @@ class Asked:
             cpl=cpl if self.transport.shows_cpl else 0,
             enabled=int(setup.enabled),
         )
-        self.placed = self.names
+        self.held = held or Held()
+        self.placed = self._with_handle()
         self._lost = frozenset(name for name in self.placement.blocks if not self._is_memory(name))
         unread = frozenset(name for name in fields if self._lies_in(name) in self._lost)
-        self.names = self.placed.with_fields(Read(fields, unread))
-        self.held = held or Held()
-        if self.call.handle is not None:
-            self.names = names_of(self, self.call.handle)
+        self.names = self.names.with_fields(Read(fields, unread))
+        self.names = self._with_handle()
         self.done = 0
         self.part = 0
         self.index = 0
@@ -80,6 +79,10 @@ class Asked:
         self.to: str | None = None
         self.marks: list[tuple[int, dict[str, int]]] = []
         self._held: dict[str, list[Rule]] = {}
+
+    def _with_handle(self) -> Names:
+        """Return the names with those of what is kept under the handle that the call is about."""
+        return self.names if self.call.handle is None else names_of(self, self.call.handle)
 
     # -- what rules ask -----------------------------------------------------------------------------------------
 
