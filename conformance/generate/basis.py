@@ -214,9 +214,7 @@ class Basis:
         if self.judged is not None:
             self._wires[id(question)] = question, wire  # the question too, so that its id is not given to another one
 
-    def answers(
-        self, question: Question, wire: tuple[dict[str, int], Memory] | None = None
-    ) -> tuple[Expected, ...]:
+    def answers(self, question: Question, wire: tuple[dict[str, int], Memory] | None = None) -> tuple[Expected, ...]:
         """Return every right answer; `wire` are the question's registers and memory where they are known."""
         regs, mem = wire or self.wire(question)
         return self.oracle(question.setup).answers(

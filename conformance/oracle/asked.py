@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.model import PairPlace, RegisterPlace
 from hvabi.abi.specification import SPEC_PROFILE
+from hvabi.abi.values import by_identity
 from hvabi.conformance.oracle.checks import holds
 from hvabi.conformance.oracle.pages import FactSet, PageSet, inside
 from hvabi.conformance.oracle.walk import Names, Undefined, value
@@ -19,6 +20,24 @@ if TYPE_CHECKING:
     from hvabi.conformance.case import Inject, Pages, Ranges, Setup
 
 PAGE = 4096
+
+
+_OF_STATE = ("in-state", "fact")
+"""Checks that look at what work changes."""
+
+
+class Shared:
+    """What is the same for a request under several sets of policies: they differ in rules and answers only.
+
+    `broken` has whether a rule is broken, by the rule's identity and the number of the element. Rules about state
+    are not among them: the state depends on what was done before.
+    """
+
+    def __init__(self) -> None:
+        self.names: Names | None = None
+        self.broken: dict[tuple[int, int | None], bool] = {}
+        self.elements: tuple[int, list[tuple[int, Any, Names]]] | None = None
+        self.wanted: list[tuple[int, int, str | None, bool]] | None = None
 
 
 class Asked:
@@ -36,6 +55,7 @@ class Asked:
         before: Ranges,
         facts: Mapping[str, Pages],
         regs: Mapping[str, int] | None,
+        shared: Shared | None = None,
     ) -> None:
         self.setup = setup
         self.abi = abi
@@ -54,7 +74,8 @@ class Asked:
             config.update(abi.profiles[abi.profile].config)
         config.update(setup.config)
         self.config = config
-        self.names = Names(
+        self.shared = shared or Shared()
+        self.names = self.shared.names = self.shared.names or Names(
             abi,
             self.transport,
             config,
@@ -69,7 +90,6 @@ class Asked:
         self.errno = 0
         self.to: str | None = None
         self.marks: list[tuple[int, dict[str, int]]] = []
-        self._held: dict[str, list[Rule]] = {}
 
     # -- what rules ask -----------------------------------------------------------------------------------------
 
@@ -108,21 +128,19 @@ class Asked:
             return False
         return inside(self.memory, start // PAGE, -(-(start + size) // PAGE) if size else start // PAGE)
 
-    def _rules(self, scope: str) -> list[Rule]:
-        """Return the rules of a scope that the host is held to, found once."""
-        if scope not in self._held:
-            self._held[scope] = [
-                rule
-                for rule in self.call.rules
-                if rule.binds == "host"
-                and rule.on == "request"
-                and rule.scope == scope
-                and (rule.level != "observed" or self.abi.profile != SPEC_PROFILE)
-                and (rule.guard.transports is None or self.transport.name in rule.guard.transports)
-            ]
-        return self._held[scope]
+    def _rules(self, scope: str) -> tuple[Rule, ...]:
+        """Return the rules of a scope that the host is held to."""
+        return _held(self.call)[self.transport.name, scope, self.abi.profile]
 
-    def _breaks(self, rule: Rule, names: Names) -> bool:
+    def _breaks(self, rule: Rule, names: Names, element: int | None = None) -> bool:
+        if rule.check in _OF_STATE:
+            return self._breaks_now(rule, names)
+        known, key = self.shared.broken, (id(rule), element)
+        if key not in known:
+            known[key] = self._breaks_now(rule, names)
+        return known[key]
+
+    def _breaks_now(self, rule: Rule, names: Names) -> bool:
         kept = self.names
         self.names = names
         try:
@@ -135,3 +153,29 @@ class Asked:
     def broken(self) -> list[str]:
         """Return the ids of all rules of the whole call that the request breaks, in the order of the specification."""
         return [rule.id for rule in self._rules("call") if self._breaks(rule, self.names)]
+
+
+class _Held(dict[tuple[str, str, str], "tuple[Rule, ...]"]):
+    """The rules of a call that a host is held to, by transport, scope and profile; found once."""
+
+    def __init__(self, call: Call) -> None:
+        super().__init__()
+        self._call = call
+
+    def __missing__(self, key: tuple[str, str, str]) -> tuple[Rule, ...]:
+        transport, scope, profile = key
+        found = self[key] = tuple(
+            rule
+            for rule in self._call.rules
+            if rule.binds == "host"
+            and rule.on == "request"
+            and rule.scope == scope
+            and (rule.level != "observed" or profile != SPEC_PROFILE)
+            and (rule.guard.transports is None or transport in rule.guard.transports)
+        )
+        return found
+
+
+@by_identity
+def _held(call: Call) -> _Held:
+    return _Held(call)
