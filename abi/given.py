@@ -120,7 +120,7 @@ class GivenReader:
         self._scope = scope
         for name, item in codec.message.fields.items():
             place = codec.placer.place_of(name)
-            if item.is_list and isinstance(place, BlockPlace) and not self.has(place.block):
+            if item.is_list and isinstance(place, BlockPlace) and not self.has(place.block, scope.int(place.at)):
                 # The default of its count may be its length: without bytes there is neither.
                 fields.put(name, ())
         return fields, scope

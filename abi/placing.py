@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hvabi.abi._compile import layout_node
 from hvabi.abi.errors import CodecError
 from hvabi.abi.model import BlockPlace, PairPlace, RegisterPlace
+from hvabi.abi.straight_layout import layout_code
 from hvabi.abi.values import number_of, opener
 from hvabi.abi.wire import register_bits
 
@@ -31,7 +32,7 @@ class Placer:
         self.blocks = blocks
         self.label = label
         self._open = {
-            name: layout_node(item.word).from_int if item.word else opener(item.enum) if item.enum else None
+            name: layout_code(item.word).from_int if item.word else opener(item.enum) if item.enum else None
             for name, item in message.fields.items()
         }
 
@@ -167,9 +168,9 @@ class Placer:
         raw = self._read(place.block, offset, (count - 1) * stride + size, scope, source, field.name)
         if raw is None:
             return ()
-        pieces = [raw[start : start + size] for start in range(0, count * stride, stride)]
         if field.items is not None:
-            return tuple(map(layout_node(field.items).from_bytes, pieces))
+            return layout_code(field.items).many(raw, count, stride)
+        pieces = [raw[start : start + size] for start in range(0, count * stride, stride)]
         return tuple([int.from_bytes(piece, block.endian, signed=field.signed) for piece in pieces])
 
     def _check_list(self, field: Field, count: int, stride: int, size: int) -> None:
@@ -246,7 +247,8 @@ class Placer:
     def number(self, field: Field, given: Any) -> int:
         """Return what was given for a scalar field as an integer, signed as it is meant."""
         if field.word is not None:
-            return layout_node(field.word).to_int(given, path=field.name)
+            whole = layout_code(field.word).to_int(given)
+            return layout_node(field.word).to_int(given, path=field.name) if whole is None else whole
         number = number_of(field.enum, given, message=self.label, path=field.name)
         self._check_fits(field, number, field.bits, None)
         return number
@@ -293,7 +295,9 @@ class Placer:
         """Return one element of a list as its bytes."""
         size = field.bits // 8
         if field.items is not None:
-            word = layout_node(field.items).to_int(item, path=path)
+            word = layout_code(field.items).to_int(item)
+            if word is None:
+                word = layout_node(field.items).to_int(item, path=path)
             return word.to_bytes(size, field.items.endian)
         if isinstance(item, bool) or not isinstance(item, int) or item < 0 or item >> field.bits:
             raise CodecError(

@@ -11,15 +11,16 @@ from hvabi.abi.registry import load
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.conformance.case import Expected
 from hvabi.conformance.oracle.asked import PAGE, Shared
-from hvabi.conformance.oracle.placed import place_answer
+from hvabi.conformance.oracle.placed import Placed, place_answer
 from hvabi.conformance.oracle.question import Questioned
-from hvabi.conformance.oracle.walk import Undefined, value
+from hvabi.conformance.oracle.walk import Undefined, Unread, value
 from hvabi.conformance.oracle.work import End
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from hvabi.abi.calls import Answer, Call, Rule
+    from hvabi.abi.calls import End as EndWord
     from hvabi.abi.specification import Abi
     from hvabi.conformance.case import Inject, Memory, Pages, Ranges, Setup
 
@@ -175,10 +176,12 @@ class Request(Questioned):
 
     def answers(self, policies: Mapping[str, str]) -> Iterator[Expected]:
         """Yield the right answers: one, or one per broken rule where the order is not laid down."""
-        broken = [rule for rule in self._rules("call") if self._breaks(rule, self.names)]
-        if broken:
-            for rule in broken[:1] if self.call.order == "stated" or self.abi.profile != SPEC_PROFILE else broken:
-                if mends(rule):
+        faults = self._faults()
+        if faults:
+            for rule in faults[:1] if self.call.order == "stated" or self.abi.profile != SPEC_PROFILE else faults:
+                if rule is None:
+                    yield self._unreadable(policies)
+                elif mends(rule):
                     for answer in self._mended(rule).answers(policies):
                         yield replace(answer, replayed=(rule.id, *answer.replayed))
                 else:
@@ -197,10 +200,17 @@ class Request(Questioned):
             else:
                 yield self._outcome(end.status, policies)
             return
+        except Unread:
+            yield self._unreadable(policies)
+            return
         except Undefined:
             yield self._outcome("invalid", policies)
             return
         yield self._outcome("done", policies)
+
+    def _unreadable(self, policies: Mapping[str, str]) -> Expected:
+        rule = self._missed()
+        return self._outcome("invalid", policies) if rule is None else self._refused(rule, policies)
 
     def _mended(self, rule: Rule) -> Request:
         """Return the request as it comes again after a replay: the fact holds, the fault for the call is used up."""
@@ -232,15 +242,15 @@ class Request(Questioned):
     def _expected(self, answer: Answer, status: str, policies: Mapping[str, str], rule: Rule | None = None) -> Expected:
         if rule is not None or status not in ("done", "partial"):
             self.lists = {}  # answers per element belong to a call that went well so far
-        placed = place_answer(self, answer, self._local())
+        placed, end = self._given(answer)
         return Expected(
-            end=answer.end,
+            end=end,
             regs=placed.regs,
             mem=placed.mem,
             may_change=placed.may_change,
             nonzero=placed.nonzero,
             may_change_mem=placed.may_change_mem,
-            fault=answer.fault,
+            fault=answer.fault if end == answer.end else None,
             state=self.pages.ranges(),
             facts=self.facts.pages(),
             loose=self._loose(status, rule),
@@ -249,6 +259,18 @@ class Request(Questioned):
             status=status,
             why=rule.text if rule else self._why(status),
         )
+
+    def _given(self, answer: Answer) -> tuple[Placed, EndWord]:
+        """Return an answer on the wire and how the call ends with it.
+
+        One that says what nobody could read, or whose bytes have no memory to lie in, cannot be given: the call does
+        not come back.
+        """
+        try:
+            placed = place_answer(self, answer, self._local())
+        except Unread:
+            return Placed(), "stop"
+        return placed, answer.end if all(self.is_writable(at, len(data)) for at, data in placed.mem) else "stop"
 
     def _why(self, status: str) -> str:
         if status == "done":

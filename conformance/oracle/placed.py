@@ -72,7 +72,7 @@ def place_answer(request: Request, answer: Answer, names: Names) -> Placed:
 
 
 def _scope(request: Request) -> Scope:
-    known = request.names.fields
+    known = request.placed.fields
     static = static_names(request.abi, request.transport, request.config)
     return Scope(
         static,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from hvabi.conformance.oracle.asked import PAGE, Asked
@@ -51,6 +52,8 @@ class Working(Asked):
     def _elements(self) -> list[tuple[int, Any, Names]]:
         convert = self.call.convert
         assert convert is not None  # the caller has looked
+        if convert.bits is not None:
+            return self._bit_runs(convert.bits)
         if convert.each is None:
             return [(0, None, self.names)]
         if self.shared.elements is None:
@@ -64,11 +67,32 @@ class Working(Asked):
         self.index, elements = self.shared.elements
         return elements
 
+    def _bit_runs(self, name: str) -> list[tuple[int, Any, Names]]:
+        """Return one row for each run of equal bits; ``run`` of its names says which pages of the range it has."""
+        convert = self.call.convert
+        assert convert is not None  # the caller has looked
+        width = self.message.fields[name].bits
+        bits = [item >> bit & 1 for item in self.names.fields[name] for bit in range(width)]
+        bits = bits[: max(value(convert.pages, self.names), 0)]
+        rows, at = [], 0
+        for bit, group in itertools.groupby(bits):
+            size = len(list(group))
+            rows.append((0, None, self.names.plus(it=bit, run=(at, size))))
+            at += size
+        return rows
+
+    def asked_by_bits(self) -> list[tuple[int, int, str | None]]:
+        """Return first page, pages and state asked for of each run of equal bits."""
+        return [self._wanted(names)[:3] for _, _, names in self._elements()]
+
     def _wanted(self, names: Names) -> tuple[int, int, str | None, bool]:
         """Return first page, pages, state asked for and whether the direction is known at all."""
         convert = self.call.convert
         assert convert is not None  # the caller has looked
         start, pages = value(convert.start, names) // PAGE, max(value(convert.pages, names), 0)
+        if convert.bits is not None:
+            offset, pages = names.local["run"]
+            start += offset
         if convert.to is None:
             return start, pages, None, True
         number = value(convert.to.of, names)
@@ -105,10 +129,10 @@ class Working(Asked):
         self._rest = tuple((start, start + pages) for start, pages, to, _ in wanted if to and pages)
         prevalidate = self.call.prevalidate and self.call.prevalidate[0].value == "true"
         if prevalidate:
-            for (number, _, names), (start, pages, to, _) in zip(elements, wanted, strict=True):
+            for position, ((number, _, names), (start, pages, to, _)) in enumerate(zip(elements, wanted, strict=True)):
                 self.index = number
                 for rule in self._rules("element"):
-                    if self._breaks(rule, names, number):
+                    if self._breaks(rule, names, position):
                         self.index = begin
                         raise End(rule.means or "invalid", rule)
                 bad = self._bad_page(start, start + pages, names) if to is not None or convert.facts else None
@@ -125,7 +149,7 @@ class Working(Asked):
             self.index, self.part = number, 0
             if not prevalidate:
                 for rule in self._rules("element"):
-                    if self._breaks(rule, names, number):
+                    if self._breaks(rule, names, position):
                         raise End(rule.means or "invalid", rule)
             self.to = to or self.to
             if not known and pages:
