@@ -2,8 +2,8 @@
 
 Every contender keeps the same promise: disjoint ranges, neighbours in one state joined. The work is one page that
 becomes shared somewhere in the map and private again, which adds a range and takes it away; and a guest that shares
-every other page. Contenders are checked to agree on the pages before they are measured. A bitmap and pyroaring do not know how many
-ranges there are, so nothing can be bounded by them; that is said beside their times.
+every other page. Contenders are checked to agree on the pages before they are measured. A bitmap and pyroaring do not
+know how many ranges there are, so nothing can be bounded by them; that is said beside their times.
 """
 
 from __future__ import annotations
