@@ -18,6 +18,7 @@ from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.adapters.asking import Asking, found_at
 from hvabi.adapters.checks import Context, element_enums, first_bad, keeps, pages_of
 from hvabi.adapters.errors import AdapterError
+from hvabi.adapters.straight import straight_calls
 from hvabi.adapters.values import HostAnswer, Injection, VmmReply, VmmRequest
 from hvabi.adapters.work import Stopped, Work
 from hvabi.backend import Backend, CallMemory, GuestMemory, ModelError, OutsideMemory, Status
@@ -120,6 +121,13 @@ class Host:
 
     def answer(self, regs: Mapping[str, int], *, cpl: int = 0, inject: Injection | None = None) -> HostAnswer:
         """Do a whole call with user space that agrees to everything."""
+        if inject is None and type(self) is Host and type(self.backend) is Backend:
+            straight = straight_calls(self.spec).of(self)
+            if straight is not None:
+                shown = cpl if self.transport.shows_cpl else 0
+                plain: HostAnswer | None = straight(regs, shown, int(self.enabled), self.backend)
+                if plain is not None:
+                    return plain
         call = self.call(regs, cpl=cpl, inject=inject)
         try:
             next(call)
@@ -269,7 +277,7 @@ class _HostCall:
         try:
             size = self.scope.int(block.size)
             self.host.memory.require(self.placer.address(block, self.scope), max(size, 0))
-        except (OutsideMemory, ModelError):
+        except (OutsideMemory, ModelError, CodecError):
             return False
         return True
 

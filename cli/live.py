@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hvabi.cli import console
+from hvabi.cli.live_agent import agent
 from hvabi.cli.live_attributes import attributes
-from hvabi.cli.live_common import compared, conform_by, skipped, version_of
+from hvabi.cli.live_common import compared, conform_by, skipped, transcripts, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -141,22 +141,21 @@ def _runs(
 
     console.say(f"Linux {release}, {how}")
     profile = profile_of(version_of(release))
-    worst = console.GOOD
-    with tempfile.TemporaryDirectory(prefix="hvabi-live-") as folder:
-        transcripts = []
+    with transcripts() as (folder, codes):
+        places = []
         for number, (mode, connector) in enumerate(lines):
-            place = Path(folder, f"{mode}.transcript")
+            places.append(folder / f"{mode}.transcript")
             transports = ["vmcall64", "vmcall32"] if number == 0 else ["vmcall32"]
-            code = conform_by([
-                ABI, "--iut", connector, "--role", "host", "--exits", "--transcript", str(place), "--timeout", "30",
+            codes.append(conform_by([
+                ABI, "--iut", connector, "--role", "host", "--exits", "--transcript", str(places[-1]),
+                "--timeout", "30",
                 *(word for name in transports for word in ("--transport", name)),
                 *(("--profile", profile) if profile else ()), *words,
-            ])  # fmt: skip
-            worst = max(worst, code)
-            transcripts.append(place)
+            ]))  # fmt: skip
+        worst = max(codes)
         if worst > console.FOUND or not (observe or compare):
             return worst
-        observed = Observed(kernel=release, how=how, abi=ABI, observations=from_transcripts(transcripts))
+        observed = Observed(kernel=release, how=how, abi=ABI, observations=from_transcripts(places))
     if observe is not None:
         write(observe, observed)
         console.say(f"{len(observed.observations)} observations written to {observe}")
@@ -166,3 +165,4 @@ def _runs(
 
 
 command.add_command(attributes)
+command.add_command(agent)

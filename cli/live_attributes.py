@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hvabi.cli import console
-from hvabi.cli.live_common import compared, conform_by, skipped
+from hvabi.cli.live_common import compared, conform_by, skipped, transcripts
 
 if TYPE_CHECKING:
     from hvabi.evidence.live.kernels import Kernel
@@ -82,12 +81,13 @@ def _runs(
     from hvabi.evidence.live.observations import Observed, from_transcripts, write
 
     profile = profile_of(kernel.version)
-    with tempfile.TemporaryDirectory(prefix="hvabi-live-") as folder:
-        transcript = Path(folder, "transcript")
+    with transcripts() as (folder, codes):
+        transcript = folder / "transcript"
         worst = conform_by([
             ABI, "--iut", f"unix:{machine.lines[0]}", "--role", "host", "--transcript", str(transcript),
             "--timeout", "60", *(("--profile", profile) if profile else ()), *words,
         ])  # fmt: skip
+        codes.append(worst)
         if worst > console.FOUND:
             return worst
         found = from_transcripts([transcript])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hvabi.cli import console
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from hvabi.evidence.live.errors import LiveError
 
@@ -27,12 +31,26 @@ def version_of(release: str) -> tuple[int, int]:
 
 
 def conform_by(words: list[str]) -> int:
-    """Run ``hvabi conform`` with these words; return its exit code."""
+    """Run ``hvabi conform`` with these words; return its exit code. Of a good run no file is announced."""
     from hvabi.cli.conform import command as conform
 
-    with conform.make_context("hvabi conform", words) as ctx:
+    with conform.make_context("hvabi conform", ["--passing-files", *words]) as ctx:
         code: int = conform.invoke(ctx)
     return code
+
+
+@contextlib.contextmanager
+def transcripts() -> Iterator[tuple[Path, list[int]]]:
+    """Yield a folder for transcripts, and a list for the exit codes of the runs that write them.
+
+    The folder stays where a run found something, for its places were said then. Else it is deleted.
+    """
+    folder, codes = Path(tempfile.mkdtemp(prefix="hvabi-live-")), [console.GOOD]
+    try:
+        yield folder, codes
+    finally:
+        if max(codes) != console.FOUND:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def compared(path: Path, observed: Any) -> int:

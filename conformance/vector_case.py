@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hvabi.conformance.alternatives import differing_policies
 from hvabi.conformance.frame import hex_mem, hex_pages, hex_regs
+from hvabi.conformance.vector_set import source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,6 +38,7 @@ def vector(case: Case) -> dict[str, Any]:
         "comment": case.why,
         "flags": [case.kind],
         "rules": list(case.rules),
+        "source": source_of(case),
         "level": case.level,
         "result": "either" if any(len(step.expected) > 1 for step in case.steps) else "valid",
     }

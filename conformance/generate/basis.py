@@ -13,6 +13,8 @@ from hvabi.adapters.registry import guest_class
 from hvabi.backend import PageState
 from hvabi.conformance.case import Case, Expected, HostStep, Inject, Level, Memory, Pages, Ranges, Setup
 from hvabi.conformance.oracle import Oracle
+from hvabi.conformance.oracle.answers import Request
+from hvabi.conformance.oracle.checks import holds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -206,6 +208,20 @@ class Basis:
             regs=regs,
         )
 
+    def may_be_asked(self, question: Question) -> bool:
+        """Whether pages are in such states that a guest may make the call at all: else no answer is laid down."""
+        rules = [
+            rule
+            for rule in self.call.rules
+            if rule.binds == "guest" and rule.check == "in-state" and rule.level == "must"
+        ]
+        if not rules:
+            return True
+        asked = Request(
+            self.oracle(question.setup), self.abi, question.call, question.fields, 0, None, question.before, {}, None
+        )
+        return all(holds(rule, asked) for rule in rules)
+
     def step(self, question: Question, expected: tuple[Expected, ...]) -> HostStep:
         """Return a step that asks the question."""
         regs, mem = self.wire(question)
@@ -234,6 +250,8 @@ class Basis:
         """Return a host case of one question, or of one and the steps after it."""
         answers = self.answers(question) if expected is None else expected
         first = self.step(question, answers)
+        if not self.may_be_asked(question) or (more and not self.may_be_asked(vary(question, before=answers[0].state))):
+            level = "unspecified"
         uses_faults = any(step.inject is not None for step in (first, *more))
         if self.call.convert is None:
             # A question has no state that is asked for: the names speak of the state that is found.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from hvabi.conformance.oracle.asked import PAGE, Asked
@@ -51,6 +52,8 @@ class Working(Asked):
     def _elements(self) -> list[tuple[int, Any, Names]]:
         convert = self.call.convert
         assert convert is not None  # the caller has looked
+        if convert.bits is not None:
+            return self._bit_runs(convert.bits)
         if convert.each is None:
             return [(0, None, self.names)]
         items = self.names.fields[convert.each]
@@ -62,11 +65,32 @@ class Working(Asked):
             for number in range(first, min(last, len(items)))
         ]
 
+    def _bit_runs(self, name: str) -> list[tuple[int, Any, Names]]:
+        """Return one row for each run of equal bits; ``run`` of its names says which pages of the range it has."""
+        convert = self.call.convert
+        assert convert is not None  # the caller has looked
+        width = self.message.fields[name].bits
+        bits = [item >> bit & 1 for item in self.names.fields[name] for bit in range(width)]
+        bits = bits[: max(value(convert.pages, self.names), 0)]
+        rows, at = [], 0
+        for bit, group in itertools.groupby(bits):
+            size = len(list(group))
+            rows.append((0, None, self.names.plus(it=bit, run=(at, size))))
+            at += size
+        return rows
+
+    def asked_by_bits(self) -> list[tuple[int, int, str | None]]:
+        """Return first page, pages and state asked for of each run of equal bits."""
+        return [self._wanted(names)[:3] for _, _, names in self._elements()]
+
     def _wanted(self, names: Names) -> tuple[int, int, str | None, bool]:
         """Return first page, pages, state asked for and whether the direction is known at all."""
         convert = self.call.convert
         assert convert is not None  # the caller has looked
         start, pages = value(convert.start, names) // PAGE, max(value(convert.pages, names), 0)
+        if convert.bits is not None:
+            offset, pages = names.local["run"]
+            start += offset
         if convert.to is None:
             return start, pages, None, True
         number = value(convert.to.of, names)

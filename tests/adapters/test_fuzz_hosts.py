@@ -51,7 +51,11 @@ SERVED = [abi for abi in abi_ids() if not bundled(abi).draft]
 
 _FIRST_CALL = "an id that belongs to no call is answered by the first call of the ABI, by the rule that it has for it"
 
+_WHICH_SET = "where structure or number cannot be read nobody can tell which SET it is, and `set` answers the same"
+
 UNREACHABLE: dict[str, dict[str, str]] = {
+    "kvm-page-enc-bitmap": {"KVM-ENCBMAP-50": _WHICH_SET},
+    "kvm-shared-pages-list": {"KVM-SHLIST-32": _WHICH_SET, "KVM-SHLIST-41": _WHICH_SET},
     "ffa-mem-share": {"FFA-FRAG-01": _FIRST_CALL, "FFA-RECLAIM-01": _FIRST_CALL},
 }
 """Rules that no call is answered by, by ABI, with the reason."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import subprocess
 import sys
 import tempfile
 from importlib.resources import files
@@ -279,3 +281,58 @@ def test_modules_come_in_the_order_of_their_needs(kernel: Path) -> None:
 )  # fmt: skip
 def test_the_profile_of_a_kernel(version: tuple[int, int], profile: str | None) -> None:
     assert live.profile_of(version) == profile
+
+
+# -- where it runs ----------------------------------------------------------------------------------------------
+
+
+def test_the_program_finds_its_parts_when_python_is_isolated() -> None:
+    """As on a machine with a /dev/kvm of its own; nothing of KVM is opened before `configure`."""
+    messages: list[Any] = [{**HELLO, "id": 0}, {"cmd": "stop", "id": 1}]
+    lines = "".join(f"@hvabi {json.dumps(message)}\n" for message in messages)
+    with live.native((6, 1), "prot32") as command:
+        result = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=30, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [json.loads(line[7:])["id"] for line in result.stdout.splitlines()] == [0, 1]
+
+
+class Played:
+    """A kernel that is not there: its lines are those of the bundled adapter."""
+
+    def __init__(self, connector: str) -> None:
+        self.connector = connector
+
+    def __enter__(self) -> tuple[str, str, list[tuple[str, str]]]:
+        return "7.3.4-played", "played by the bundled adapter", [("prot32", self.connector)]
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+LIAR = """#!{python} -S
+import json, sys
+for line in sys.stdin:
+    command = json.loads(line[7:])
+    abi = {{"revisions": ["v1"], "transports": ["vmcall64", "vmcall32"], "roles": ["host"]}}
+    ok = {{}}
+    if command["cmd"] == "hello":
+        ok = {{"protocol": 1, "name": "liar", "version": "1", "features": [], "abis": {{"kvm-map-gpa-range": abi}}}}
+    if command["cmd"] == "call":
+        ok = {{"end": "return", "regs": {{"rax": "0x77"}}, "mem": []}}
+    print("@hvabi " + json.dumps({{"id": command["id"], "ok": ok}}), flush=True)
+"""
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["good", "liar"])
+def test_a_transcript_that_is_named_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, good: bool) -> None:
+    liar = tmp_path / "liar"
+    liar.write_text(LIAR.format(python=sys.executable))
+    liar.chmod(0o755)
+    monkeypatch.setattr("hvabi.cli.live._place", lambda *_, **__: Played("builtin" if good else f"cmd:{liar}"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    words = ("--observe", str(tmp_path / "out.ndjson"), "--", "--case", "*.vmcall64.done.already-private")
+    code, shown = run(*words)
+    named = re.findall(r"^transcript: (.+)$", shown, re.MULTILINE)
+    assert (code, len(named)) == ((0, 0) if good else (1, 1))
+    assert all(Path(name).stat().st_size > 100 for name in named)
+    assert bool(leftovers()) is not good

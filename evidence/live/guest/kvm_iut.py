@@ -10,6 +10,8 @@ import os
 import sys
 import tty
 
+# Python's isolated mode, in which this is started, leaves out the program's own folder.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import vcpu
 
 PREFIX = "@hvabi "
