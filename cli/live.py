@@ -46,6 +46,7 @@ Examples:
   hvabi live kvm
   hvabi live kvm --list
   hvabi live attributes
+  hvabi live agent examples/agent/build/agent-x86-vmcall.elf
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -54,9 +55,21 @@ class Basis:
         self.call = found
         self.prefix = f"{spec.id}@{self.abi.revision}"
         self._codecs: dict[tuple[tuple[str, int], ...], MessageCodec] = {}
-        #: The last questions with what was worked out for them: each is looked at several times in a row.
-        self._wired: deque[tuple[Question, tuple[dict[str, int], Memory]]] = deque(maxlen=_LAST)
+        #: Where the ways of the last questions lead to: each is looked at several times in a row.
         self.ends: deque[tuple[Question, Question]] = deque(maxlen=_LAST)
+        self.judged: dict[tuple[object, ...], Any] | None = None
+        """What `judge` found for each request, by all that bears on it; None outside of `remembering`."""
+        self._wires: dict[int, tuple[Question, tuple[dict[str, int], Memory]]] = {}
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Keep what was judged while cases are made: most requests come up for several rules."""
+        self.judged = {}
+        try:
+            yield
+        finally:
+            self.judged = None
+            self._wires.clear()
 
     def codec(self, setup: Setup) -> MessageCodec:
         """Return the codec of the request under a setup."""
@@ -212,18 +225,21 @@ class Basis:
 
     def wire(self, question: Question) -> tuple[dict[str, int], Memory]:
         """Return registers and memory of a request; bytes behind the last address cannot be placed."""
-        for known, placed in self._wired:
-            if known is question:
-                return placed
+        known = self._wires.get(id(question))
+        if known is not None:
+            return dict(known[1][0]), known[1][1]
         wire = self.codec(question.setup).encode(question.fields)
         mem = tuple((start, data[: (1 << 64) - start]) for start, data in wire.mem if 0 <= start < 1 << 64)
-        placed = {**wire.regs, **question.regs}, mem
-        self._wired.append((question, placed))
-        return placed
+        return {**wire.regs, **question.regs}, mem
 
-    def answers(self, question: Question) -> tuple[Expected, ...]:
-        """Return every right answer. Raises `Undefined` where the way to the question does not lead to it."""
-        regs, mem = self.wire(question)
+    def keep_wire(self, question: Question, wire: tuple[dict[str, int], Memory]) -> None:
+        """Keep registers and memory of a request that was judged: its cases need them again."""
+        if self.judged is not None:
+            self._wires[id(question)] = question, wire  # the question too, so that its id is not given to another one
+
+    def answers(self, question: Question, wire: tuple[dict[str, int], Memory] | None = None) -> tuple[Expected, ...]:
+        """Return every right answer; `wire` are the question's registers and memory where they are known."""
+        regs, mem = wire or self.wire(question)
         there = at_the_end(self, question)
         return self.oracle(question.setup).answers(
             question.fields,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hvabi.abi.registry import load
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.conformance.case import Expected
-from hvabi.conformance.oracle.asked import PAGE
+from hvabi.conformance.oracle.asked import PAGE, Shared
 from hvabi.conformance.oracle.held import after
 from hvabi.conformance.oracle.placed import Placed, place_answer
 from hvabi.conformance.oracle.question import Questioned
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from hvabi.abi.calls import End as EndWord
     from hvabi.abi.specification import Abi
     from hvabi.conformance.case import Held, Inject, Memory, Pages, Ranges, Setup
-
-    _Differing = tuple[tuple[Rule, ...], tuple[Rule, ...]]
 
 
 class Oracle:
@@ -75,51 +73,58 @@ class Oracle:
 
         """
         found: list[Expected] = []
-        also: list[list[Mapping[str, str]]] = []
-        first: Request | None = None
-        usual = 0
-        for policies in _choices(self.id, self.revision, self.transport_name, self.profile, call):
-            abi = load(self.id, revision=self.revision, profile=self.profile, policies=policies).abi
-            if first is not None and first.answers_alike(abi):
-                for more in also[:usual]:
-                    more.append(dict(policies))
-                continue
-            request = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs, held)
+        choices, alike = _choices(self.id, self.revision, self.transport_name, self.profile, call)
+        shared = Shared()
+        for policies, abi in choices:
+            shared = shared if alike else Shared()
+            request = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs, held, shared)
             for answer in request.answers(policies):
                 for number, other in enumerate(found):
                     if same(answer, other):
-                        also[number].append(answer.policies)
+                        found[number] = replace(other, also=(*other.also, answer.policies))
                         break
                 else:
                     found.append(answer)
-                    also.append([])
-            if first is None:
-                # Asked again with nothing done yet: what it does changes its pages.
-                first = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs, held)
-                usual = len(found)
-        return tuple(replace(one, also=tuple(more)) if more else one for one, more in zip(found, also, strict=True))
+        return tuple(found)
 
 
 @cache
-def _choices(abi: str, revision: str, transport: str, profile: str, call: str | None) -> tuple[dict[str, str], ...]:
+def _choices(
+    abi: str, revision: str, transport: str, profile: str, call: str | None
+) -> tuple[tuple[tuple[dict[str, str], Abi], ...], bool]:
     """Return the values of open policies: the defaults first, then each other value that bears on the call, alone.
 
+    Each with the specification under them, and whether all mean the same by a request: its fields, names and places.
     Two policies that only together make a third answer are not known; every combination would cost too much.
     """
     right = load(abi, revision=revision, profile=profile).abi
     if profile != SPEC_PROFILE:
-        return ({},)
+        return (({}, right),), True
     open_ones = [policy for policy in right.policies.values() if policy.open]
     defaults = {policy.name: policy.default for policy in open_ones}
-    found, known = [defaults], _asked_of(right, transport, call)
+    usual = load(abi, revision=revision, profile=profile, policies=defaults).abi
+    found, known = [(defaults, usual)], _asked_of(right, transport, call)
     for policy in open_ones:
         for other in policy.values:
             if other == policy.default:
                 continue
             values = {**defaults, policy.name: other}
-            if _asked_of(load(abi, revision=revision, profile=profile, policies=values).abi, transport, call) != known:
-                found.append(values)
-    return tuple(found)
+            changed = load(abi, revision=revision, profile=profile, policies=values).abi
+            if _asked_of(changed, transport, call) != known:
+                found.append((values, changed))
+    meant = _meant_by(usual, transport, call)
+    return tuple(found), all(_meant_by(changed, transport, call) == meant for _, changed in found)
+
+
+def _meant_by(abi: Abi, transport: str, name: str | None) -> tuple[object, ...]:
+    """Return all of a resolved ABI that says what a request means before it is judged and answered."""
+    call = _call_of(abi, name)
+    place = abi.transports[transport]
+    return (
+        abi.constants, abi.enums, abi.config, abi.messages[call.request], place.limits, place.shows_cpl,
+        place.placements[call.request], call.request, call.define, call.convert, call.query,
+        call.handle, abi.handles,
+    )  # fmt: skip
 
 
 def _asked_of(abi: Abi, transport: str, name: str | None) -> tuple[object, ...]:
@@ -139,35 +144,6 @@ def _asked_of(abi: Abi, transport: str, name: str | None) -> tuple[object, ...]:
 
 def _call_of(abi: Abi, name: str | None) -> Call:
     return abi.calls[name] if name else abi.convert_call or next(iter(abi.calls.values()))
-
-
-_differing: dict[tuple[int, int, str], tuple[Any, Any, Any]] = {}
-"""What was found out about two resolved forms of an ABI; they are kept, so that no id is given to another one."""
-_MOST_DIFFERING = 4096
-
-
-def _differing_rules(one: Abi, other: Abi, call: str) -> _Differing | None:
-    """Return the rules that only the first and only the second form of a call has, all of them about the whole call.
-
-    None where the two forms differ in something else.
-    """
-    key = (id(one), id(other), call)
-    if key not in _differing:
-        if len(_differing) >= _MOST_DIFFERING:
-            _differing.clear()
-        _differing[key] = one, other, _worked_out(one, other, call)
-    found: _Differing | None = _differing[key][2]
-    return found
-
-
-def _worked_out(one: Abi, other: Abi, name: str) -> _Differing | None:
-    ours, theirs = one.calls[name], other.calls.get(name)
-    same_place = (one.messages, one.transports) == (other.messages, other.transports)
-    if theirs is None or not same_place or replace(ours, rules=()) != replace(theirs, rules=()):
-        return None
-    lost = tuple(rule for rule in ours.rules if rule not in theirs.rules)
-    more = tuple(rule for rule in theirs.rules if rule not in ours.rules)
-    return (lost, more) if all(rule.scope == "call" for rule in (*lost, *more)) else None
 
 
 def same(one: Expected, other: Expected) -> bool:
@@ -202,26 +178,6 @@ class Request(Questioned):
         super().__init__(oracle.setup, oracle.transport_name, *rest)
 
     # -- answers ------------------------------------------------------------------------------------------------
-
-    def answers_alike(self, other: Abi) -> bool:
-        """Whether the request has the same answers where the ABI is resolved otherwise, as far as rules show it.
-
-        That is so where only rules of the whole call differ, and none of these is broken.
-        """
-        found = _differing_rules(self.abi, other, self.call.name)
-        if found is None:
-            return False
-        lost, more = found
-        if self._broken is None:
-            self._broken = frozenset(self.broken())
-        if any(rule.id in self._broken for rule in lost):
-            return False
-        try:
-            return not any(self._judges(rule) and self._breaks(rule, self.names) for rule in more)
-        except Unread:
-            return False
-
-    _broken: frozenset[str] | None = None
 
     def answers(self, policies: Mapping[str, str]) -> Iterator[Expected]:
         """Yield the right answers: one, or one per broken rule where the order is not laid down."""
