@@ -107,6 +107,7 @@ class Builder:
                 doc=item["doc"],
                 mirrors=item.get("mirrors"),
                 note=item.get("note"),
+                by_revision=item.get("by-revision", {}),
                 guard=self.guard(item),
                 pointer=(*pointer, "values", key),
             )
@@ -203,7 +204,8 @@ class Builder:
     def message(self, name: str, data: Data, pointer: Pointer) -> Message:
         """Read one message."""
         fields = {key: self.field(key, item, (*pointer, "fields", key)) for key, item in data["fields"].items()}
-        return Message(name=name, doc=data["doc"], fields=fields, body=data.get("body"), pointer=pointer)
+        guard = self.guard(data)
+        return Message(name=name, doc=data["doc"], fields=fields, body=data.get("body"), guard=guard, pointer=pointer)
 
     # -- transports ---------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from hvabi.abi.calls import (
     Progress,
     Query,
     Rule,
+    Runs,
     Vmm,
 )
 from hvabi.abi.errors import HvAbiError
@@ -145,6 +146,7 @@ def _convert(builder: Builder, data: Data, pointer: Pointer) -> Convert:
         pages=builder.expr(data["pages"], (*pointer, "pages")),
         to=_direction(builder, data["to"], (*pointer, "to")) if "to" in data else None,
         each=data.get("each"),
+        bits=data.get("bits"),
         first=builder.optional(data, "first", pointer),
         count=builder.optional(data, "count", pointer),
         hint=builder.optional(data, "hint", pointer),
@@ -172,7 +174,19 @@ def _query(builder: Builder, data: Data, pointer: Pointer) -> Query:
         count=builder.optional(data, "count", pointer),
         answer_each=builder.exprs(data.get("answer-each"), (*pointer, "answer-each")),
         pack=data.get("pack", 1),
+        left=builder.optional(data, "left", pointer),
+        runs=_runs(builder, data["runs"], (*pointer, "runs")) if "runs" in data else None,
         told=builder.optional(data, "told", pointer),
+        pointer=pointer,
+    )
+
+
+def _runs(builder: Builder, data: Data, pointer: Pointer) -> Runs:
+    return Runs(
+        field=data["field"],
+        where=builder.expr(data["where"], (*pointer, "where")),
+        element=builder.exprs(data["element"], (*pointer, "element")),
+        most=builder.expr(data["most"], (*pointer, "most")),
         pointer=pointer,
     )
 

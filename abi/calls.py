@@ -108,6 +108,7 @@ class Contents:
 class Convert:
     """Which pages a request names: start in bytes, pages of 4 KiB; for lists once per element.
 
+    `bits` is a list of integers that has one bit for each page of the range, the first page the lowest: ``it`` of `to`.
     `stands_for` says of a call that changes facts only which facts each state of a guest's conversion stands for.
     `contents` has what is said of the bytes of a page by the state or fact that it gets.
     """
@@ -116,6 +117,7 @@ class Convert:
     pages: Expr
     to: Direction | None
     each: str | None = None
+    bits: str | None = None
     first: Expr | None = None
     count: Expr | None = None
     hint: Expr | None = None
@@ -126,12 +128,27 @@ class Convert:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Runs:
+    """A list of the response, `field`, with one `element` for each run of pages for which `where` holds.
+
+    Of more runs than `most` none is told.
+    """
+
+    field: str
+    where: Expr
+    element: Mapping[str, Expr]
+    most: Expr
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """Which pages a request asks about, and the lists of the response that have one answer for each.
 
     Values of `answer_each` are worked out for every element of `each`, without it for every page. With `pack` above 1
-    they are single bits, that many in one element of the list, the first the lowest. `told` is the number of pages
-    that an answer is about, where a host may tell of fewer than have the state.
+    they are single bits, that many in one element of the list, the first the lowest; the last element has the bits of
+    `left` behind the last page. `told` is the number of pages that an answer is about, where a host may tell of fewer
+    than have the state.
     """
 
     start: Expr
@@ -141,6 +158,8 @@ class Query:
     count: Expr | None = None
     answer_each: Mapping[str, Expr] = field(default_factory=dict)
     pack: int = 1
+    left: Expr | None = None
+    runs: Runs | None = None
     told: Expr | None = None
     pointer: Pointer = ()
 

@@ -203,7 +203,7 @@ class _Run:
         lint_guards.check_guards(context)
         lint_guards.check_profiles(context)
         lint_guards.check_sources(context)
-        lint_messages.check_enums(abi.enums.values(), report)
+        lint_messages.check_enums(abi.enums.values(), report, context.revisions)
         lint_messages.check_constants(abi.constants.values(), report)
         lint_messages.check_layouts(abi.layouts.values(), report, context.revisions)
         lint_messages.check_messages(context)

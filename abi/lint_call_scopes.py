@@ -108,6 +108,8 @@ class CallScopes:
         # A list has no one state: each of its elements has.
         if place == "outcomes" and query is not None and (query.each is None or rule_of_element):
             names["state_of"] = names["run_pages"] = Entry()
+        if place == "outcomes" and query is not None and query.runs is not None:
+            names["found"] = Entry()
         limits = [guard.transports for guard in guards if guard.transports is not None]
         static = self.static
         if limits:
@@ -167,6 +169,9 @@ class CallScopes:
 
     def check_element(self, table: Mapping[str, object], where: Pointer, scope: NameScope) -> None:
         """Check fields of an element and their expressions."""
+        if self.call.convert is not None and self.call.convert.bits is not None and set(table) == {"value"}:
+            scope.check((*where, "value"))
+            return
         if table and self.each is None:
             self.report.error(where, "no-elements", f"call `{self.call.name}` has no `each`")
             return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hvabi.abi.errors import ExprError
 from hvabi.abi.expr import KEYWORDS, evaluate
 from hvabi.abi.lint_scope import NameScope, entries, message_type, static_entries
+from hvabi.abi.schema import near
 from hvabi.abi.scope import STATE_NUMBERS, enum_names
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 IDS: Mapping[str, str] = {
     "enum-value-range": "A number of an enum does not fit the enum's bits.",
     "enum-duplicate": "Two names of an enum have the same number in the same revision.",
+    "enum-revision": "A number is given for a revision that there is not, or in which the name does not exist.",
     "enum-width": "An enum is wider than the field that uses it.",
     "layout-bits": "Bits of a field are the wrong way round or lie outside their integer or layout.",
     "layout-overlap": "Two fields of a layout share bits.",
@@ -45,32 +47,42 @@ class _Span(NamedTuple):
     field: Field
 
 
-def check_enums(enums: Iterable[Enum], report: Report) -> None:
-    """Check that the numbers of enums fit and are distinct."""
+def check_enums(enums: Iterable[Enum], report: Report, revisions: Iterable[str] = ("",)) -> None:
+    """Check that the numbers of enums fit, in every revision, and are distinct there."""
+    known = tuple(revisions)
     for enum in enums:
         low = -(1 << (enum.bits - 1)) if enum.signed else 0
         high = 1 << (enum.bits - enum.signed)
-        earlier: dict[int, list[str]] = {}
+        earlier: dict[tuple[str, int], str] = {}
         for value in enum.values.values():
             check_name(value.name, (*enum.pointer, "values"), report)
-            if not low <= value.value < high:
-                kind = "signed" if enum.signed else "unsigned"
-                report.error(
-                    (*value.pointer, "value"),
-                    "enum-value-range",
-                    f"{value.name} = {value.value:#x} does not fit {enum.bits} {kind} bits",
-                    f"it must be {low:#x} to {high - 1:#x}",
-                )
-            for other in earlier.setdefault(value.value, []):
-                mine, theirs = value.guard.revisions, enum.values[other].guard.revisions
-                if mine is None or theirs is None or set(mine) & set(theirs):
+            for where, number in [("value", value.value), *value.by_revision.items()]:
+                if not low <= number < high:
+                    kind = "signed" if enum.signed else "unsigned"
+                    report.error(
+                        (*value.pointer, *(("value",) if where == "value" else ("by-revision", where))),
+                        "enum-value-range",
+                        f"{value.name} = {number:#x} does not fit {enum.bits} {kind} bits",
+                        f"it must be {low:#x} to {high - 1:#x}",
+                    )
+                if where != "value" and (where not in known or not value.guard.holds(where, {})):
+                    report.error(
+                        (*value.pointer, "by-revision"), "enum-revision",
+                        f"{value.name} does not exist in a revision `{where}`", near(where, known), key=where,
+                    )  # fmt: skip
+            others: set[str] = set()
+            for revision in known:
+                if revision and not value.guard.holds(revision, {}):
+                    continue
+                number = value.by_revision.get(revision, value.value)
+                if (other := earlier.setdefault((revision, number), value.name)) not in {value.name, *others}:
+                    others.add(other)
                     report.error(
                         (*value.pointer, "value"),
                         "enum-duplicate",
-                        f"{value.name} and {other} of enum `{enum.name}` are both {value.value:#x}",
+                        f"{value.name} and {other} of enum `{enum.name}` are both {number:#x}",
                         "keep one name, or limit them to different revisions",
                     )
-            earlier[value.value].append(value.name)
 
 
 def check_constants(constants: Iterable[Constant], report: Report) -> None:
@@ -240,7 +252,7 @@ def check_messages(context: Context) -> None:
                 report.error(item.pointer, "field-width", f"field `{item.name}` needs bits, word or list")
                 continue
             check_field(item, report, numbers)
-            inside = scope.with_names({}, revisions=context.revisions_of(item.guard))
+            inside = scope.with_names({}, revisions=context.revisions_of(message.guard, item.guard))
             for key in ("const", "default", "count"):
                 inside.check_int((*item.pointer, key))
 

@@ -65,6 +65,8 @@ def _part(about: Convert | Query, scope: Scope) -> str:
     pages = scope.int(about.pages)
     where = f"{plural(pages, 'page')} at {scope.int(about.start):#x}"
     to = getattr(about, "to", None)
+    if getattr(about, "bits", None) is not None:
+        return f"set each by its bit: {where}"
     if to is None:
         facts = ", ".join(f"{key} {scope.int(expr)}" for key, expr in getattr(about, "facts", {}).items())
         return f"set {facts}: {where}" if facts else f"ask for the state: {where}"

@@ -43,26 +43,28 @@ ALWAYS = Guard()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnumValue:
-    """One named number of an enum."""
+    """One named number of an enum; `by_revision` has the number in revisions where it is another one."""
 
     name: str
     value: int
     doc: str
     mirrors: str | None = None
     note: str | None = None
+    by_revision: Mapping[str, int] = field(default_factory=dict)
     guard: Guard = ALWAYS
     pointer: Pointer = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enum:
-    """An open set of named numbers of `bits` bits."""
+    """An open set of named numbers of `bits` bits; `elsewhere` are numbers that only other revisions have."""
 
     name: str
     bits: int
     doc: str
     signed: bool
     values: Mapping[str, EnumValue]
+    elsewhere: frozenset[int] = frozenset()
     pointer: Pointer = ()
 
     def name_of(self, number: int) -> str | None:
@@ -154,6 +156,7 @@ class Message:
     doc: str
     fields: Mapping[str, Field]
     body: str | None = None
+    guard: Guard = ALWAYS
     pointer: Pointer = ()
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from hvabi.abi._compile import layout_node
 from hvabi.abi.errors import CodecError
 from hvabi.abi.model import BlockPlace, PairPlace, RegisterPlace
-from hvabi.abi.straight_layout import layout_code
+from hvabi.abi.straight_layout import layout_code, whole_number
 from hvabi.abi.values import number_of, opener
 from hvabi.abi.wire import register_bits
 
@@ -247,8 +246,7 @@ class Placer:
     def number(self, field: Field, given: Any) -> int:
         """Return what was given for a scalar field as an integer, signed as it is meant."""
         if field.word is not None:
-            whole = layout_code(field.word).to_int(given)
-            return layout_node(field.word).to_int(given, path=field.name) if whole is None else whole
+            return whole_number(field.word, given, field.name)
         number = number_of(field.enum, given, message=self.label, path=field.name)
         self._check_fits(field, number, field.bits, None)
         return number
@@ -295,9 +293,7 @@ class Placer:
         """Return one element of a list as its bytes."""
         size = field.bits // 8
         if field.items is not None:
-            word = layout_code(field.items).to_int(item)
-            if word is None:
-                word = layout_node(field.items).to_int(item, path=path)
+            word = whole_number(field.items, item, path)
             return word.to_bytes(size, field.items.endian)
         if isinstance(item, bool) or not isinstance(item, int) or item < 0 or item >> field.bits:
             raise CodecError(

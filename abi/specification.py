@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from hvabi.abi.calls import Call
-    from hvabi.abi.model import Block, Constant, Enum, Layout, Message, Place, Placement, Transport
+    from hvabi.abi.model import Block, Constant, Enum, Field, Layout, Message, Place, Placement, Transport
 
 T = TypeVar("T")
 
@@ -213,7 +213,10 @@ class Abi:
             for key, choices in item.place.items():
                 if key in known and (left := kept(choices)):
                     places[key] = left[:1]
-            blocks: dict[str, Block] = named(item.blocks)
+            blocks: dict[str, Block] = {
+                key: block if block.layout is None else replace(block, layout=layouts[block.layout.name])
+                for key, block in named(item.blocks).items()
+            }
             return replace(item, place=places, blocks=blocks)
 
         def call(item: Call) -> Call:
@@ -226,12 +229,19 @@ class Abi:
                 vmm=replace(item.vmm, errno=kept(item.vmm.errno)) if item.vmm else None,
             )
 
-        messages = {key: replace(item, fields=named(item.fields)) for key, item in self.messages.items()}
+        enums = {key: of_revision(item, name) for key, item in self.enums.items()}
+        layouts = {key: _with_enums(item, enums) for key, item in self.layouts.items()}
+        messages = {
+            key: replace(item, fields=_fields_with_enums(named(item.fields), enums))
+            for key, item in named(self.messages).items()
+        }
         return replace(
             self,
+            enums=enums,
+            layouts=layouts,
             messages=messages,
             transports={
-                k: replace(t, placements={n: placement(p) for n, p in t.placements.items()})
+                k: replace(t, placements={n: placement(p) for n, p in t.placements.items() if n in messages})
                 for k, t in named(self.transports).items()
             },
             calls={k: call(c) for k, c in named(self.calls).items()},
@@ -240,3 +250,35 @@ class Abi:
             profile=profile,
             chosen=chosen,
         )
+
+
+def of_revision(enum: Enum, revision: str) -> Enum:
+    """Return an enum with the values of a revision, and their numbers there; itself where nothing differs."""
+    values = {
+        key: replace(item, value=item.by_revision.get(revision, item.value)) if item.by_revision else item
+        for key, item in enum.values.items()
+        if item.guard.holds(revision, {})
+    }
+    if values == enum.values:
+        return enum
+    numbers = {number for item in enum.values.values() for number in (item.value, *item.by_revision.values())}
+    return replace(enum, values=values, elsewhere=frozenset(numbers - {item.value for item in values.values()}))
+
+
+def _fields_with_enums(fields: Mapping[str, Field], enums: Mapping[str, Enum]) -> dict[str, Field]:
+    return {key: _field_with_enums(item, enums) for key, item in fields.items()}
+
+
+def _field_with_enums(item: Field, enums: Mapping[str, Enum]) -> Field:
+    """Return a field with the enums of one revision, at any depth; itself where none differs."""
+    enum = enums[item.enum.name] if item.enum is not None else None
+    word = _with_enums(item.word, enums) if item.word is not None else None
+    items = _with_enums(item.items, enums) if item.items is not None else None
+    if enum is item.enum and word is item.word and items is item.items:
+        return item
+    return replace(item, enum=enum, word=word, items=items)
+
+
+def _with_enums(layout: Layout, enums: Mapping[str, Enum]) -> Layout:
+    fields = _fields_with_enums(layout.fields, enums)
+    return layout if all(fields[key] is item for key, item in layout.fields.items()) else replace(layout, fields=fields)

@@ -206,11 +206,24 @@ def _request(
             given.setdefault(name, {})[inner] = number
         else:
             given[name] = number
+    bits = guest.definition.convert.bits if guest.definition.convert is not None else None
+    if bits is not None:
+        given[bits] = _all_bits(guest, bits, given, set_=scope.true(definition.element["value"]))
     if each is not None:
         given[each] = items
         if not items:
             given.update(_no_elements(guest, each, given))
     return guest.request.complete(given)
+
+
+def _all_bits(guest: Guest, name: str, given: dict[str, Any], *, set_: bool) -> tuple[int, ...]:
+    """Return as many integers as the list has, with every bit of them set, or none."""
+    field = guest.request.message.fields[name]
+    empty = guest.request.complete(given)
+    known = dict(zip(empty._fields, empty, strict=True))
+    scope = guest.scope(Fields(known, known.__getitem__))
+    count = scope.int(field.count) if field.count is not None else 0
+    return ((1 << field.bits) - 1 if set_ else 0,) * count
 
 
 def _no_elements(guest: Guest, each: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -277,7 +277,7 @@ class _HostCall:
         try:
             size = self.scope.int(block.size)
             self.host.memory.require(self.placer.address(block, self.scope), max(size, 0))
-        except (OutsideMemory, ModelError):
+        except (OutsideMemory, ModelError, CodecError):
             return False
         return True
 

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 from hvabi.abi.model import BlockPlace
 from hvabi.abi.scope import Scope, state_number
 from hvabi.adapters.vmm import ask, errno_of
-from hvabi.backend import GPA_PAGES, PAGE_SHIFT, PAGE_SIZE, Change, Conversion, Outcome, PageState, Status
+from hvabi.backend import (
+    GPA_PAGES,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    Change,
+    Conversion,
+    Outcome,
+    PageState,
+    Status,
+    from_bitmap,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -193,6 +203,9 @@ class Work:
 
     def parts(self) -> Iterator[Part]:
         """Judge and yield the parts in order. Raises `Stopped` at the first that breaks a rule."""
+        if self.convert.bits is not None:
+            yield from self._runs_of_bits(self.convert.bits)
+            return
         if self.convert.each is None:
             yield self._part(0, None, self.call.scope)
             return
@@ -208,6 +221,17 @@ class Work:
                 yield _broken(index, item, rule)
                 return
             yield self._part(index, item, local)
+
+    def _runs_of_bits(self, name: str) -> Iterator[Part]:
+        """Yield a part for each run of equal bits: the pages of a part are asked for in one state."""
+        scope, width = self.call.scope, self.call.placer.message.fields[name].bits
+        start, pages = scope.int(self.convert.start) >> PAGE_SHIFT, max(scope.int(self.convert.pages), 0)
+        raw = b"".join(item.to_bytes(width // 8, "little") for item in self.call.fields[name])
+        pages = min(pages, len(raw) * 8)
+        for run in from_bitmap(raw, 0, pages).runs(0, pages) if pages else ():
+            bit = int(run.state is PageState.PRIVATE)
+            to = direction(self.convert.to, scope.with_locals(it=bit))
+            yield Part(0, None, start + run.start, run.end - run.start, to, 1)
 
     def _part(self, index: int, item: Any, scope: Scope) -> Part:
         pages = scope.int(self.convert.pages)

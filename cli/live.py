@@ -48,6 +48,7 @@ Examples:
   hvabi live kvm --list
   hvabi live attributes
   hvabi live pkvm
+  hvabi live agent examples/agent/build/agent-x86-vmcall.elf
 """
 
 

@@ -337,6 +337,10 @@ def _pages(call: Call, request: Request) -> Iterator[tuple[int, int, str | None]
     convert = call.convert
     if convert is None:
         return
+    if convert.bits is not None:
+        for start, pages, state in request.asked_by_bits():
+            yield start, start + pages, state
+        return
     names = request.names
     scopes = [names]
     if convert.each is not None:

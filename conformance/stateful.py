@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hvabi.abi.errors import UsageError
-from hvabi.abi.registry import abi_ids, bundled
+from hvabi.abi.registry import abi_ids, bundled, load
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.conformance.case import Case
 from hvabi.conformance.connect import parse_connector
@@ -70,6 +70,8 @@ def _bases(abi: str, revision: str | None, transport: str | None, profile: str) 
     if call is None or call.guest is None or not any(call.outcomes.values()):
         return
     for version in whole.revisions if revision is None else (revision,):
+        if load(abi, revision=version).abi.convert_call is None:
+            continue
         for place in whole.transports if transport is None else (transport,):
             basis = basis_of(abi, version, place, profile)
             if basis.states():

@@ -252,7 +252,9 @@ def _about(item: Convert | Query | None) -> Data:
     found |= {"first": tree(item.first)} if item.first is not None else {}
     found |= {"count": tree(item.count)} if item.count is not None else {}
     to = getattr(item, "to", None)
-    if to is not None:
+    if getattr(item, "bits", None) is not None:
+        found["bits"] = True
+    elif to is not None:
         found["to"] = {
             "of": tree(to.of),
             "states": {str(value): state for value, state in to.states.items()},

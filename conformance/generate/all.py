@@ -69,7 +69,9 @@ def _in_order(abi: str, revision: str, transport: str, role: str | None, profile
         if call.request in carried:
             # The converting call has no name of its own here: it is made once, whoever asks for it.
             name = None if call is spec.convert_call else call.name
-            yield from _of_call(basis_of(abi, revision, transport, profile, name), role)
+            basis = basis_of(abi, revision, transport, profile, name)
+            with basis.remembering():
+                yield from _of_call(basis, role)
 
 
 def _of_call(basis: Basis, role: str | None) -> Iterator[Case]:

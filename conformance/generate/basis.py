@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from hvabi.adapters.registry import guest_class
 from hvabi.backend import PageState
 from hvabi.conformance.case import Case, Expected, HostStep, Inject, Level, Memory, Pages, Ranges, Setup
 from hvabi.conformance.oracle import Oracle
+from hvabi.conformance.oracle.answers import Request
+from hvabi.conformance.oracle.checks import holds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -62,6 +65,19 @@ class Basis:
         self.call = found
         self.prefix = f"{spec.id}@{self.abi.revision}"
         self._codecs: dict[tuple[tuple[str, int], ...], MessageCodec] = {}
+        self.judged: dict[tuple[object, ...], Any] | None = None
+        """What `judge` found for each request, by all that bears on it; None outside of `remembering`."""
+        self._wires: dict[int, tuple[Question, tuple[dict[str, int], Memory]]] = {}
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Keep what was judged while cases are made: most requests come up for several rules."""
+        self.judged = {}
+        try:
+            yield
+        finally:
+            self.judged = None
+            self._wires.clear()
 
     def codec(self, setup: Setup) -> MessageCodec:
         """Return the codec of the request under a setup."""
@@ -188,13 +204,21 @@ class Basis:
 
     def wire(self, question: Question) -> tuple[dict[str, int], Memory]:
         """Return registers and memory of a request; bytes behind the last address cannot be placed."""
+        known = self._wires.get(id(question))
+        if known is not None:
+            return dict(known[1][0]), known[1][1]
         wire = self.codec(question.setup).encode(question.fields)
         mem = tuple((start, data[: (1 << 64) - start]) for start, data in wire.mem if 0 <= start < 1 << 64)
         return {**wire.regs, **question.regs}, mem
 
-    def answers(self, question: Question) -> tuple[Expected, ...]:
-        """Return every right answer."""
-        regs, mem = self.wire(question)
+    def keep_wire(self, question: Question, wire: tuple[dict[str, int], Memory]) -> None:
+        """Keep registers and memory of a request that was judged: its cases need them again."""
+        if self.judged is not None:
+            self._wires[id(question)] = question, wire  # the question too, so that its id is not given to another one
+
+    def answers(self, question: Question, wire: tuple[dict[str, int], Memory] | None = None) -> tuple[Expected, ...]:
+        """Return every right answer; `wire` are the question's registers and memory where they are known."""
+        regs, mem = wire or self.wire(question)
         return self.oracle(question.setup).answers(
             question.fields,
             call=question.call,
@@ -205,6 +229,20 @@ class Basis:
             mem=mem,
             regs=regs,
         )
+
+    def may_be_asked(self, question: Question) -> bool:
+        """Whether pages are in such states that a guest may make the call at all: else no answer is laid down."""
+        rules = [
+            rule
+            for rule in self.call.rules
+            if rule.binds == "guest" and rule.check == "in-state" and rule.level == "must"
+        ]
+        if not rules:
+            return True
+        asked = Request(
+            self.oracle(question.setup), self.abi, question.call, question.fields, 0, None, question.before, {}, None
+        )
+        return all(holds(rule, asked) for rule in rules)
 
     def step(self, question: Question, expected: tuple[Expected, ...]) -> HostStep:
         """Return a step that asks the question."""
@@ -234,6 +272,8 @@ class Basis:
         """Return a host case of one question, or of one and the steps after it."""
         answers = self.answers(question) if expected is None else expected
         first = self.step(question, answers)
+        if not self.may_be_asked(question) or (more and not self.may_be_asked(vary(question, before=answers[0].state))):
+            level = "unspecified"
         uses_faults = any(step.inject is not None for step in (first, *more))
         if self.call.convert is None:
             # A question has no state that is asked for: the names speak of the state that is found.

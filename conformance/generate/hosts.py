@@ -54,6 +54,34 @@ def done_cases(basis: Basis) -> Iterator[Case]:
             continue
         yield from _special(basis, question, to)
     yield from _full_list(basis)
+    yield from _bit_patterns(basis)
+
+
+def _bit_patterns(basis: Basis) -> Iterator[Case]:
+    """Yield requests with a bit for each page in which neighbours differ, over pages of both states."""
+    bits = basis.call.convert.bits if basis.call.convert is not None else None
+    pages = _rounded(basis, 20)
+    question = _question(basis, PLACE, pages, basis.states()[0]) if bits is not None else None
+    if bits is None or question is None:
+        return
+    count, width = len(question.fields[bits]), basis.abi.messages[basis.call.request].fields[bits].bits
+    patterns = {
+        "every-other": sum(1 << bit for bit in range(0, pages, 2)),
+        "the-others": sum(1 << bit for bit in range(1, pages, 2)),
+        "first-bit": 1,
+        "last-bit": 1 << pages - 1,
+        "ninth-bit": 1 << 8,
+        "all-but-the-first": (1 << pages) - 2,
+    }
+    half = ((PLACE + 3, PLACE + pages // 2 + 1, "shared"),)
+    for name, number in patterns.items():
+        items = tuple(number >> width * at & ((1 << width) - 1) for at in range(count))
+        judged = judge(basis, vary(question, fields={bits: items}, before=half))
+        if judged is not None and judged.accepted:
+            yield basis.case(
+                judged.question, "done", f"bits-{name}", rules=[], kind="done", expected=judged.answers,
+                why="Each page has a bit of its own, the first page the lowest.",
+            )  # fmt: skip
 
 
 def _full_list(basis: Basis) -> Iterator[Case]:
@@ -234,17 +262,19 @@ def fault_cases(basis: Basis) -> Iterator[Case]:
 
 
 def _limit_cases(basis: Basis) -> Iterator[Case]:
-    if not {"shared", "private"} <= set(basis.states()) or basis.stands_for("shared"):
+    if "shared" not in basis.states() or basis.stands_for("shared"):
         return
     granule = basis.granule()
-    two = ((PLACE - 64, PLACE - 64 + granule, "shared"), (PLACE - 32, PLACE - 32 + granule, "shared"))
+    apart = max(32, 2 * granule)
+    far = ((PLACE - 2 * apart, PLACE - 2 * apart + granule, "shared"),)
+    two = (*far, (PLACE - apart, PLACE - apart + granule, "shared"))
     rows = (
         ("one-more-range", "shared", PLACE, two, "would add a range beyond the bound"),
-        ("joins-a-range", "shared", PLACE - 32 + granule, two, "joins a range and adds none"),
-        ("removes-a-range", "private", PLACE - 32, two, "removes a range"),
+        ("joins-a-range", "shared", PLACE - apart + granule, two, "joins a range and adds none"),
+        ("removes-a-range", "private", PLACE - apart, two, "removes a range"),
         (
             "splits-a-range", "private", PLACE + granule,
-            ((PLACE - 64, PLACE - 64 + granule, "shared"), (PLACE, PLACE + 3 * granule, "shared")),
+            (*far, (PLACE, PLACE + 3 * granule, "shared")),
             "would split a range beyond the bound",
         ),
     )  # fmt: skip

@@ -76,16 +76,6 @@ class _Zeroes:
         return laid_over(address, bytes(size), self._mem)
 
 
-def normal(basis: Basis, question: Question) -> Question | None:
-    """Return the question as a host reads it from registers and memory, None where it cannot be sent."""
-    try:
-        regs, mem = basis.wire(question)
-    except HvAbiError:
-        return None
-    fields = read_fields(basis, question, regs, mem)
-    return None if fields is None else vary(question, fields=fields)
-
-
 def read_fields(basis: Basis, question: Question, regs: dict[str, int], mem: Memory) -> dict[str, Any] | None:
     """Return the fields that a host reads from registers and memory, None where there are too many bytes."""
     if sum(len(data) for _, data in mem) > MOST_BYTES:
@@ -142,9 +132,8 @@ def _is_this_call(basis: Basis, question: Question) -> bool:
     return True
 
 
-def _is_another_call(basis: Basis, question: Question) -> bool:
+def _is_another_call(basis: Basis, question: Question, regs: dict[str, int], mem: Memory) -> bool:
     """Whether a request is one of another call of the ABI, by its constants and fixed registers."""
-    regs, mem = basis.wire(question)
     placements = basis.abi.transports[basis.transport].placements
     for call in basis.abi.calls.values():
         if call.request not in placements:
@@ -172,12 +161,40 @@ def _selects(basis: Basis, question: Question, call: Call, regs: dict[str, int],
 
 def judge(basis: Basis, question: Question) -> Judged | None:
     """Return what the oracle says, None where the question cannot be sent or has no answer that is laid down."""
-    sent = normal(basis, question)
-    if sent is None or not _is_this_call(basis, sent) or _is_another_call(basis, sent):
+    try:
+        regs, mem = basis.wire(question)
+    except HvAbiError:
+        return None
+    if basis.judged is None:
+        return _judge(basis, question, regs, mem)
+    # A host sees registers and memory, not our fields: equal ones are read and answered equally.
+    key = (
+        tuple(sorted(regs.items())),
+        mem,
+        question.call,
+        question.cpl,
+        question.before,
+        *(repr(part) for part in (question.setup, question.regs, question.facts, question.inject)),
+    )
+    if key not in basis.judged:
+        basis.judged[key] = _judge(basis, question, regs, mem)
+    found: Judged | None = basis.judged[key]
+    return found
+
+
+def _judge(basis: Basis, question: Question, regs: dict[str, int], mem: Memory) -> Judged | None:
+    fields = read_fields(basis, question, regs, mem)
+    if fields is None:
+        return None
+    # The question as a host reads it, and what a guest would send for that.
+    sent = vary(question, fields=fields)
+    if not _is_this_call(basis, sent):
+        return None
+    regs, mem = wire = basis.wire(sent)
+    if _is_another_call(basis, sent, regs, mem):
         return None
     try:
-        answers = basis.answers(sent)
-        regs, _ = basis.wire(sent)
+        answers = basis.answers(sent, wire)
         request = Request(
             basis.oracle(sent.setup),
             basis.abi,
@@ -194,6 +211,7 @@ def judge(basis: Basis, question: Question) -> Judged | None:
         return None
     if not answers or (_is_cut(basis, sent) and any(answer.rule is None for answer in answers)):
         return None
+    basis.keep_wire(sent, wire)
     return Judged(question=sent, broken=broken, answers=answers)
 
 

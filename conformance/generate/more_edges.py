@@ -264,7 +264,7 @@ def _wanted(rule: Rule, name: str, old: int, names: Names, field: Field) -> Iter
                 yield from ((f"without-bit-{bit}", old & ~(1 << bit)) for bit in range(field.bits) if mask >> bit & 1)
             case "known-value" if field.enum is not None:
                 yield from ((f"try-{n}", int(value(expr, names))) for n, expr in enumerate(rule.tries))
-                known = {item.value for item in field.enum.values.values()}
+                known = {*(item.value for item in field.enum.values.values()), *field.enum.elsewhere}
                 free = next((n for n in range(1 << field.bits) if n not in known), None)
                 if free is not None:
                     yield "unknown", free

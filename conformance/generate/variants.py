@@ -133,7 +133,7 @@ def _numbers(field: Field, old: Any, interesting: list[tuple[str, int]]) -> Iter
     candidates: list[tuple[str, int]] = [*interesting]
     if field.enum is not None:
         candidates += [(item.name.lower().replace("_", "-"), item.value) for item in field.enum.values.values()]
-        known = {item.value for item in field.enum.values.values()}
+        known = {*(item.value for item in field.enum.values.values()), *field.enum.elsewhere}
         candidates += [("unknown", next(n for n in range(top + 1) if n not in known))] if len(known) <= top else []
     candidates += [
         ("zero", 0),

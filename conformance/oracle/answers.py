@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hvabi.abi.registry import load
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.conformance.case import Expected
-from hvabi.conformance.oracle.asked import PAGE
+from hvabi.conformance.oracle.asked import PAGE, Shared
 from hvabi.conformance.oracle.placed import Placed, place_answer
 from hvabi.conformance.oracle.question import Questioned
 from hvabi.conformance.oracle.walk import Undefined, Unread, value
@@ -70,9 +70,11 @@ class Oracle:
 
         """
         found: list[Expected] = []
-        for policies in _choices(self.id, self.revision, self.transport_name, self.profile, call):
-            abi = load(self.id, revision=self.revision, profile=self.profile, policies=policies).abi
-            request = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs)
+        choices, alike = _choices(self.id, self.revision, self.transport_name, self.profile, call)
+        shared = Shared()
+        for policies, abi in choices:
+            shared = shared if alike else Shared()
+            request = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs, shared)
             for answer in request.answers(policies):
                 for number, other in enumerate(found):
                     if same(answer, other):
@@ -84,25 +86,41 @@ class Oracle:
 
 
 @cache
-def _choices(abi: str, revision: str, transport: str, profile: str, call: str | None) -> tuple[dict[str, str], ...]:
+def _choices(
+    abi: str, revision: str, transport: str, profile: str, call: str | None
+) -> tuple[tuple[tuple[dict[str, str], Abi], ...], bool]:
     """Return the values of open policies: the defaults first, then each other value that bears on the call, alone.
 
+    Each with the specification under them, and whether all mean the same by a request: its fields, names and places.
     Two policies that only together make a third answer are not known; every combination would cost too much.
     """
     right = load(abi, revision=revision, profile=profile).abi
     if profile != SPEC_PROFILE:
-        return ({},)
+        return (({}, right),), True
     open_ones = [policy for policy in right.policies.values() if policy.open]
     defaults = {policy.name: policy.default for policy in open_ones}
-    found, known = [defaults], _asked_of(right, transport, call)
+    usual = load(abi, revision=revision, profile=profile, policies=defaults).abi
+    found, known = [(defaults, usual)], _asked_of(right, transport, call)
     for policy in open_ones:
         for other in policy.values:
             if other == policy.default:
                 continue
             values = {**defaults, policy.name: other}
-            if _asked_of(load(abi, revision=revision, profile=profile, policies=values).abi, transport, call) != known:
-                found.append(values)
-    return tuple(found)
+            changed = load(abi, revision=revision, profile=profile, policies=values).abi
+            if _asked_of(changed, transport, call) != known:
+                found.append((values, changed))
+    meant = _meant_by(usual, transport, call)
+    return tuple(found), all(_meant_by(changed, transport, call) == meant for _, changed in found)
+
+
+def _meant_by(abi: Abi, transport: str, name: str | None) -> tuple[object, ...]:
+    """Return all of a resolved ABI that says what a request means before it is judged and answered."""
+    call = _call_of(abi, name)
+    place = abi.transports[transport]
+    return (
+        abi.constants, abi.enums, abi.config, abi.messages[call.request], place.limits, place.shows_cpl,
+        place.placements[call.request], call.request, call.define, call.convert, call.query,
+    )  # fmt: skip
 
 
 def _asked_of(abi: Abi, transport: str, name: str | None) -> tuple[object, ...]:

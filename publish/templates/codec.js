@@ -592,6 +592,7 @@ const HvCodec = (() => {
   function part(about, env) {
     const pages = integer(evaluate(about.pages, env)), start = integer(evaluate(about.start, env));
     const where = pages + (pages === 1n ? " page" : " pages") + " at " + hex(start);
+    if (about.bits) return "set each by its bit: " + where;
     if (!about.to) {
       const facts = Object.entries(about.facts || {}).map(([name, tree]) => name + " " + integer(evaluate(tree, env))).join(", ");
       return facts ? "set " + facts + ": " + where : "ask for the state: " + where;

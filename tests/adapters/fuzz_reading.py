@@ -5,6 +5,7 @@ The host's own account (`HostAnswer.done_pages`, `changes`) is not looked at: wh
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import CodecError, HvAbiError
@@ -98,6 +99,8 @@ class Reading:
         convert = self.call.convert
         if convert is None:
             return []
+        if convert.bits is not None:
+            return self._by_bits(convert.bits)
         if convert.each is None:
             return [self._part(self.scope)]
         items = self.request[convert.each]
@@ -107,6 +110,20 @@ class Reading:
             self._part(self.scope.with_locals(it=item, index=index)) if index >= first else (0, 0, None)
             for index, item in enumerate(items[: max(last, 0)])
         ]
+
+    def _by_bits(self, name: str) -> list[tuple[int, int, PageState | None]]:
+        """Return the runs of pages of which the bits are alike."""
+        convert = self.call.convert
+        assert convert is not None  # the caller has looked
+        width = self.combo.abi.messages[self.call.request].fields[name].bits
+        text = "".join(f"{item:0{width}b}"[::-1] for item in self.request[name])
+        at, parts = self.scope.int(convert.start) // 4096, []
+        for bit, run in itertools.groupby(text[: max(self.scope.int(convert.pages), 0)]):
+            pages = len(list(run))
+            _, _, to = self._part(self.scope.with_locals(it=int(bit)))
+            parts.append((at, pages, to))
+            at += pages
+        return parts
 
     def first(self) -> int:
         """Return the element that the call begins with."""

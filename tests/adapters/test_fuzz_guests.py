@@ -51,7 +51,7 @@ class Talk:
         self.abi = abi
         self.rng = Random(f"{abi} guests {seed}")
         self.mutator = Mutator(abi, self.rng)
-        self.combos = combos(abi)
+        self.combos = [combo for combo in combos(abi) if combo.abi.convert_call is not None]
         self.guests: dict[tuple[int, Any], Guest] = {}
         self.granules: dict[tuple[int, Any], int] = {}
         self.outcomes = {"honest": 0, "spoilt": 0, "random": 0}

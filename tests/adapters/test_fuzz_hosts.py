@@ -26,7 +26,7 @@ from hvabi.conformance.judge import Seen, judge
 from hvabi.conformance.oracle import Oracle
 from tests.adapters.fuzz_reading import Reading, endings, laid, registers_of
 from tests.fuzzing import Input, Memory, combos, host_rules, mending, opened
-from tests.mutating import Mutator
+from tests.mutating import Aim, Mutator
 
 if TYPE_CHECKING:
     from hvabi.adapters.host import Host
@@ -51,7 +51,11 @@ SERVED = [abi for abi in abi_ids() if not bundled(abi).draft]
 
 _FIRST_CALL = "an id that belongs to no call is answered by the first call of the ABI, by the rule that it has for it"
 
+_WHICH_SET = "where structure or number cannot be read nobody can tell which SET it is, and `set` answers the same"
+
 UNREACHABLE: dict[str, dict[str, str]] = {
+    "kvm-page-enc-bitmap": {"KVM-ENCBMAP-50": _WHICH_SET},
+    "kvm-shared-pages-list": {"KVM-SHLIST-32": _WHICH_SET, "KVM-SHLIST-41": _WHICH_SET},
     "ffa-mem-share": {"FFA-FRAG-01": _FIRST_CALL, "FFA-RECLAIM-01": _FIRST_CALL},
 }
 """Rules that no call is answered by, by ABI, with the reason."""
@@ -99,8 +103,8 @@ class Fuzzer:
         self.compared = 0
         self.rare: list[str] = []
         """Kept rules that were hit least."""
-        self.missing: list[int] = []
-        """Combinations that have a rule which was hit hardly or not at all."""
+        self.missing: list[tuple[Aim, list[int]]] = []
+        """Rules that were hit hardly or not at all, and the combinations that have them."""
 
     def next_input(self) -> Input:
         """Return a new mutation of a right request, or one of an input that reached something rare."""
@@ -108,9 +112,7 @@ class Fuzzer:
         what = rng.random()
         if what < 0.35 or not self.kept:
             for _ in range(64):
-                seek = self.missing and rng.random() < 0.6
-                combo = rng.choice(self.missing) if seek else rng.randrange(len(self.combos))
-                made = self.mutator.request(combo, self.combos[combo])
+                made = self._new_request()
                 if made is not None:
                     return made
         known = self.kept.get(None)
@@ -123,6 +125,19 @@ class Fuzzer:
         if rng.random() < 0.75:
             found = self.mutator.surroundings(self.combos[found.combo], found, rng.choice((0, 1, 1, 2)))
         return self.mutator.wire(found) if rng.random() < 0.4 else found
+
+    def _new_request(self) -> Input | None:
+        """Return a mutated right request, more often than not one that may hit a rule which was hit too seldom."""
+        rng = self.rng
+        combo, aim = rng.randrange(len(self.combos)), None
+        if self.missing and rng.random() < 0.6:
+            aim, having = rng.choice(self.missing)
+            combo = rng.choice(having)
+        self.mutator.aim = aim
+        try:
+            return self.mutator.request(combo, self.combos[combo])
+        finally:
+            self.mutator.aim = None
 
     def keep(self, given: Input, answer: HostAnswer) -> None:
         """Count the answer, and keep some inputs of each kind."""
@@ -155,8 +170,13 @@ class Fuzzer:
     def _look_around(self) -> None:
         order = sorted((rule for rule in self.kept if rule is not None), key=lambda rule: self.hits[rule])
         self.rare = order[: max(len(order) // 4, 1)] if order else []
-        least = {rule for rule, hits in self.hits.items() if hits < HITS // CHUNKS}
-        self.missing = [n for n, combo in enumerate(self.combos) if least & {rule.id for rule in combo.rules()}]
+        self.missing = []
+        for ident in (rule for rule, hits in self.hits.items() if hits < HITS // CHUNKS):
+            having = [n for n, combo in enumerate(self.combos) if ident in {rule.id for rule in combo.rules()}]
+            if having:
+                combo = self.combos[having[0]]
+                rule = next(rule for rule in combo.rules() if rule.id == ident)
+                self.missing.append((Aim.at(combo.abi, rule), having))
 
     def one(self, given: Input, *, compare: bool = False) -> HostAnswer:
         """Make one call and check everything about its answer."""
@@ -302,6 +322,17 @@ def injected(given: Input) -> Inject | None:
     if fault.event_after is not None:
         return Inject(fault="event-pending", arguments={"after": fault.event_after})
     return None
+
+
+def test_an_aim_is_what_a_rule_looks_at() -> None:
+    abi = bundled("svsm-pvalidate")
+    rules = {rule.id: rule for rule in abi.calls["pvalidate"].rules}
+    last, split = Aim.at(abi, rules["SVSM-PVAL-16"]), Aim.at(abi, rules["SVSM-PVAL-20"])
+    assert last.fields >= {"entries", "pfn", "page_size"}
+    assert not last.fields & {"call_id", "ignore_cf", "list_gpa"}
+    assert (set(last.facts), last.around) == (set(), None)
+    assert set(split.facts) == {"split"}
+    assert split.around is not None
 
 
 @pytest.mark.parametrize("chunk", [0, *(pytest.param(chunk, marks=pytest.mark.slow) for chunk in range(1, CHUNKS))])
