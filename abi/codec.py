@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from hvabi.abi._compile import layout_node
 from hvabi.abi.errors import CodecError, UsageError
 from hvabi.abi.model import BlockPlace
 from hvabi.abi.placing import Placer
 from hvabi.abi.scope import Fields, Scope
+from hvabi.abi.straight import Straight
+from hvabi.abi.straight_layout import layout_code, whole_number
 from hvabi.abi.values import check_names, value_class
 from hvabi.abi.wire import BodySource, Wire, WireSink, WireSource, register_bits
 
@@ -27,7 +28,6 @@ class LayoutCodec:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self._node = layout_node(layout)
 
     @property
     def size(self) -> int:
@@ -48,7 +48,7 @@ class LayoutCodec:
                 expected=f"{self.size} bytes",
                 found=len(data),
             )
-        value = self._node.parse(data)
+        value = layout_code(self.layout).from_bytes(data)
         if strict:
             check_reserved(self.layout.fields, value, self.layout.name, "")
         return value
@@ -56,7 +56,7 @@ class LayoutCodec:
     def encode(self, value: Encodable = None, /, **fields: Any) -> bytes:
         """Encode a value, a mapping or keyword fields; a field left out is its default or 0."""
         given = fields if value is None else value
-        return self._node.to_int(given, path="").to_bytes(self.size, self.layout.endian)
+        return whole_number(self.layout, given, "").to_bytes(self.size, self.layout.endian)
 
 
 def check_reserved(fields: Mapping[str, Field], value: Any, message: str, path: str) -> None:
@@ -108,6 +108,7 @@ class MessageCodec:
         blocks.update(placement.blocks)
         self.placer: Placer = Placer(message, placement, blocks, label)
         self.value_class = value_class(message.name, tuple(message.fields))
+        self.straight = Straight(self)
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -156,8 +157,25 @@ class MessageCodec:
 
         """
         if isinstance(wire, (bytes, bytearray, memoryview)):
-            return self._decode_body(bytes(wire), request, strict)
+            body = bytes(wire)
+            value = self.straight.decode_body(body) if request is None else None
+            if value is None:
+                return self.decode_body_by_reference(body, request=request, strict=strict)
+            if strict:
+                check_reserved(self.message.fields, value, self.label, "")
+            return value
         regs, mem = (wire.regs, wire.mem) if isinstance(wire, Wire) else (wire, ())
+        value = self.straight.decode(regs, mem, request)
+        if value is not None:
+            if strict:
+                check_reserved(self.message.fields, value, self.label, "")
+            return value
+        return self.decode_by_reference(regs, mem, request=request, strict=strict)
+
+    def decode_by_reference(
+        self, regs: Mapping[str, int], mem: Iterable[tuple[int, bytes]], *, request: Any = None, strict: bool = False
+    ) -> Any:
+        """Decode registers and memory field by field, as `decode` does where there is no straight-line code."""
         self._check_fixed(regs)
         return self._decode(WireSource(regs, mem, message=self.label), request, strict)
 
@@ -178,18 +196,16 @@ class MessageCodec:
                     found=regs[register],
                 )
 
-    def _decode_body(self, body: bytes, request: Any, strict: bool) -> Any:
+    def decode_body_by_reference(self, body: bytes, *, request: Any = None, strict: bool = False) -> Any:
+        """Decode the bytes of the body field by field, as `decode` does where there is no straight-line code."""
         block = self.body
         registers = self.placer.registers
         if block is None and not registers:
             raise UsageError(f"{self.label} has no bytes of its own", code="no-body", hint="give its registers")
-        base = 0
         if request is None and self.request is not None:
             # Blocks lie where a request with nothing but defaults would have them.
             request, _ = self.request.reader(_Nothing())
-        if block is not None:
-            _, scope = self.reader(_Nothing(), request=request)
-            base = self.placer.address(self.placer.blocks[block], scope)
+        base = self.base(request)
         source = BodySource(body, block=block, base=base, registers=registers, message=self.label)
         value = self._decode(source, request, strict)
         size = self._body_size(value, request)
@@ -203,6 +219,13 @@ class MessageCodec:
                 found=len(body),
             )
         return value
+
+    def base(self, request: Any = None) -> int:
+        """Return the address of the body block where all fields have their defaults; 0 without one."""
+        if self.body is None:
+            return 0
+        _, scope = self.reader(_Nothing(), request=request)
+        return self.placer.address(self.placer.blocks[self.body], scope)
 
     def _body_size(self, value: Any, request: Any) -> int:
         if self.body is None:
@@ -287,7 +310,7 @@ class MessageCodec:
             item = own[name]
             if not field.is_list:
                 number = self.placer.number(field, item)
-                item = layout_node(field.word).from_int(number) if field.word else number
+                item = layout_code(field.word).from_int(number) if field.word else number
                 own.put(name, item)
             elif not isinstance(item, (list, tuple)):
                 raise CodecError("wrong-type", "is a list", message_name=self.label, path=name, found=item)
@@ -297,16 +320,29 @@ class MessageCodec:
     @staticmethod
     def _filled(name: str, field: Field, given: Any) -> Any:
         """Return a list with whole elements, so that other fields' defaults can look into them."""
-        if field.items is None or not isinstance(given, (list, tuple)):
+        if not field.is_list or not isinstance(given, (list, tuple)):
             return given
-        node = layout_node(field.items)
-        return tuple(node.from_int(node.to_int(one, path=f"{name}[{number}]")) for number, one in enumerate(given))
+        if field.items is None:
+            return tuple(given)
+        code = layout_code(field.items)
+        numbers = code.ints(given)
+        if numbers is None:
+            numbers = [whole_number(field.items, one, f"{name}[{number}]") for number, one in enumerate(given)]
+        return tuple(map(code.from_int, numbers))
 
     def encode(self, value: Encodable = None, /, *, request: Any = None, **fields: Any) -> Wire:
         """Encode a value, a mapping or keyword fields; fields with a constant or default may be left out.
 
         Raises `CodecError` ``unknown-field``, ``missing-field``, ``value-too-large`` or ``wrong-type``.
         """
+        done = self.straight.encode(_as_mapping(value, fields, self.label), request)
+        if done is not None:
+            regs, mem, body = done
+            return Wire(regs=regs, mem=mem, body=body)
+        return self.encode_by_reference(value, request=request, **fields)
+
+    def encode_by_reference(self, value: Encodable = None, /, *, request: Any = None, **fields: Any) -> Wire:
+        """Encode field by field, as `encode` does where there is no straight-line code."""
         whole = self.complete(value, request=request, **fields)
         scope = self._scope(whole, request)
         sink = WireSink()

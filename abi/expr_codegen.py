@@ -47,14 +47,18 @@ _CHECKED_INFIX = {"//": "divide", "%": "modulo", "<<": "shift_left", ">>": "shif
 _ON_LISTS = {"sum": "sum_of", "min": "min_of", "max": "max_of", "all": "all_of", "any": "any_of"}
 
 
-class _Variable(NamedTuple):
-    """A comprehension variable: its Python name and the widest integer that it may hold, in bits."""
+class Variable(NamedTuple):
+    """A variable of the generated code: its Python name and the widest integer that it may hold, in bits.
+
+    A `plain` one is known to hold an integer.
+    """
 
     python: str
     width: int
+    plain: bool = False
 
 
-_Scope = Mapping[str, _Variable]
+_Scope = Mapping[str, Variable]
 
 
 def generate(expr: Expr, want: Want) -> tuple[str, tuple[Expr, ...]]:
@@ -75,6 +79,34 @@ def generate(expr: Expr, want: Want) -> tuple[str, tuple[Expr, ...]]:
         "        raise lookup_failed(error, E) from error",
     ]
     return "\n".join(lines), tuple(generator.parts)
+
+
+class Inliner:
+    """Writes expressions into one larger function, whose names are variables of it.
+
+    The function needs the line `budget` at its beginning and everything that `parts` and
+    `hvabi.abi.expr_runtime.Runtime` give; it raises `ExprError` and what lookups raise.
+    """
+
+    def __init__(self) -> None:
+        self._generator = _Generator(inline=False)
+
+    @property
+    def budget(self) -> str:
+        """The first line of the function, once all expressions are written."""
+        return f"B = [{MAX_STEPS}]" if self._generator.walks else "pass"
+
+    @property
+    def parts(self) -> tuple[Expr, ...]:
+        """The sub-expressions that the code names by number."""
+        return tuple(self._generator.parts)
+
+    def code(self, expr: Expr, want: Want, scope: _Scope) -> str:
+        """Return code for an integer or a truth value; every name must be in `scope`."""
+        body = self._generator.integer(expr, scope)
+        if want == "any" or (_is_truth(expr) if want == "bool" else _is_plain_integer(expr)):
+            return body
+        return f"{want}({body})"
 
 
 class _Generator:
@@ -140,6 +172,8 @@ class _Generator:
 
     def _checked(self, expr: Expr, scope: _Scope) -> str:
         code = self.value(expr, scope)
+        if isinstance(expr, Name) and expr.name in scope and scope[expr.name].plain:
+            return code
         part = self._part(expr)
         if code.isidentifier():
             return f"({code} if type({code}) is int else integer({code}, {part}))"
@@ -176,7 +210,7 @@ class _Generator:
     def _comprehension(self, expr: Comprehension, scope: _Scope) -> str:
         if expr.function not in {"sum", "all", "any"}:
             raise ExprError("expr-syntax", f"{show(expr.function)} takes no `for`")
-        variable = _Variable(f"x{next(self._variables)}", _width(expr.list, scope))
+        variable = Variable(f"x{next(self._variables)}", _width(expr.list, scope))
         inner = {**scope, expr.variable: variable}
         # Python allows no assignment expression where a comprehension names its list.
         inline, self._inline = self._inline, False
@@ -250,7 +284,7 @@ def _widest(expr: Expr, scope: _Scope) -> int:
         case Call("min" | "max", args):
             return max((_width(arg, scope) for arg in args), default=1)
         case Comprehension("sum", body, variable, source):
-            inner = {**scope, variable: _Variable("", _width(source, scope))}
+            inner = {**scope, variable: Variable("", _width(source, scope))}
             return _width(body, inner) + MAX_LIST.bit_length()
         case _:
             return 1

@@ -22,6 +22,7 @@ IDS: Mapping[str, str] = {
     "define-shadows": "A name in `define:` hides a field, a constant or a config key, or is a word of the language.",
     "unknown-fact": "A fact that is named does not exist.",
     "stands-for": "`stands-for` names a fact that the call does not set, or the call has a direction already.",
+    "bits-of-range": "`bits` is no list of integers, or goes with a key that says something per element.",
     "contents-state": "What becomes of a page is said for a state or fact that the call never gives.",
     "outcome-missing": "A call that converts or asks does not say what the host answers for a member of the taxonomy.",
     "outcome-gap": "No alternative of an outcome or errno holds in some revision, transport and policy.",
@@ -101,7 +102,10 @@ class CallChecks(CallScopes):
         if convert is None:
             return
         inside = self.scope(element=convert.each is not None)
-        inside.check_int((*convert.pointer, "to", "of"))
+        self.scope(element=convert.each is not None, more=("it",) if convert.bits is not None else ()).check_int(
+            (*convert.pointer, "to", "of")
+        )
+        self._check_bits()
         self._check_stands_for()
         for name in convert.facts:
             inside.check_int((*convert.pointer, "facts", name))
@@ -135,6 +139,49 @@ class CallChecks(CallScopes):
         self.scope(response=True).check_int((*query.pointer, "told"))
         if query.pack > 1 and (query.each is not None or not query.answer_each):
             self.report.error((*query.pointer, "pack"), "no-elements", "`pack` is for `answer-each` of one range")
+        if query.left is not None and query.pack == 1:
+            self.report.error((*query.pointer, "left"), "no-elements", "`left` is for `pack`: only then bits are left")
+        self.scope().check_int((*query.pointer, "left"))
+        self._check_runs()
+
+    def _check_bits(self) -> None:
+        convert = self.call.convert
+        assert convert is not None  # the only caller has looked
+        if convert.bits is None or self.request is None:
+            return
+        item = self.request.fields.get(convert.bits)
+        problem = None
+        if item is None:
+            self.unknown_field((*convert.pointer, "bits"), convert.bits, self.request)
+        elif not item.is_list or item.items is not None:
+            problem = "`bits` names a list of integers"
+        elif convert.each is not None or convert.to is None or convert.hint is not None or convert.facts:
+            problem = "`bits` says for each page of one range what `to` it gets: no `each`, `hint` or `facts`"
+        if problem is not None:
+            self.report.error((*convert.pointer, "bits"), "bits-of-range", problem)
+
+    def _check_runs(self) -> None:
+        query = self.call.query
+        assert query is not None  # the only caller has looked
+        if query.runs is None:
+            return
+        runs = query.runs
+        item = self.response.fields.get(runs.field) if self.response is not None else None
+        if item is None or item.items is None or query.each is not None:
+            text = "`runs` fills a list of structures of the response, and the call asks about one range"
+            self.report.error((*runs.pointer, "field"), "no-elements", text)
+            return
+        for name in item.items.fields:
+            if name not in runs.element:
+                self.report.error((*runs.pointer, "element"), "no-elements", f"an element has `{name}` too")
+        for name in runs.element:
+            if name not in item.items.fields:
+                hint = near(name, item.items.fields)
+                message = f"layout `{item.items.name}` has no `{name}`"
+                self.report.error((*runs.pointer, "element"), "unknown-field", message, hint, key=name)
+            self.scope(more=("run_start", "run_pages")).check_int((*runs.pointer, "element", name))
+        self.scope(more=("state_of",)).check_int((*runs.pointer, "where"))
+        self.scope().check_int((*runs.pointer, "most"))
 
     def _check_stands_for(self) -> None:
         convert = self.call.convert
@@ -277,6 +324,8 @@ class CallChecks(CallScopes):
         where = guest.pointer
         if call.convert is None and call.query is None:
             self.report.error(where, "guest-without-convert", f"call `{call.name}` has `guest` and no `convert`")
+        elif call.handle is not None and call.handle.does == "continue":
+            pass  # It goes on with what another call has asked for.
         elif (call.convert is None) != (not guest.states):
             problem = "a guest that converts says which `states` it can ask for, one that asks says none"
             self.report.error(where, "guest-state", problem)

@@ -8,24 +8,28 @@ from typing import TYPE_CHECKING, NamedTuple
 from hvabi.abi.errors import ExprError
 from hvabi.abi.expr import KEYWORDS, evaluate
 from hvabi.abi.lint_scope import NameScope, entries, message_type, static_entries
+from hvabi.abi.schema import near
 from hvabi.abi.scope import STATE_NUMBERS, enum_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from hvabi.abi.expr import Expr
     from hvabi.abi.lint_context import Context, Report
     from hvabi.abi.lint_scope import Entry
-    from hvabi.abi.model import Constant, Enum, Field, Layout, Message
+    from hvabi.abi.model import Constant, Enum, Field, Layout, Message, Pointer
 
 IDS: Mapping[str, str] = {
     "enum-value-range": "A number of an enum does not fit the enum's bits.",
     "enum-duplicate": "Two names of an enum have the same number in the same revision.",
+    "enum-revision": "A number is given for a revision that there is not, or in which the name does not exist.",
     "enum-width": "An enum is wider than the field that uses it.",
     "layout-bits": "Bits of a field are the wrong way round or lie outside their integer or layout.",
     "layout-overlap": "Two fields of a layout share bits.",
     "layout-gap": "Bits of a layout belong to no field, and it is not `partial`.",
     "word-size": "A word has more than 16 bytes, or another width than its field.",
     "value-range": "A constant or default does not fit the bits of its field.",
+    "default-revisions": "A field does not have exactly one default in every revision that it is in.",
     "field-width": "A field of a message has no width: neither bits, word nor list.",
     "name-reserved": "A name is a word of the expression language.",
     "name-shadowed": "A field has the name of a constant, a config key or a limit, and hides it.",
@@ -45,32 +49,42 @@ class _Span(NamedTuple):
     field: Field
 
 
-def check_enums(enums: Iterable[Enum], report: Report) -> None:
-    """Check that the numbers of enums fit and are distinct."""
+def check_enums(enums: Iterable[Enum], report: Report, revisions: Iterable[str] = ("",)) -> None:
+    """Check that the numbers of enums fit, in every revision, and are distinct there."""
+    known = tuple(revisions)
     for enum in enums:
         low = -(1 << (enum.bits - 1)) if enum.signed else 0
         high = 1 << (enum.bits - enum.signed)
-        earlier: dict[int, list[str]] = {}
+        earlier: dict[tuple[str, int], str] = {}
         for value in enum.values.values():
             check_name(value.name, (*enum.pointer, "values"), report)
-            if not low <= value.value < high:
-                kind = "signed" if enum.signed else "unsigned"
-                report.error(
-                    (*value.pointer, "value"),
-                    "enum-value-range",
-                    f"{value.name} = {value.value:#x} does not fit {enum.bits} {kind} bits",
-                    f"it must be {low:#x} to {high - 1:#x}",
-                )
-            for other in earlier.setdefault(value.value, []):
-                mine, theirs = value.guard.revisions, enum.values[other].guard.revisions
-                if mine is None or theirs is None or set(mine) & set(theirs):
+            for where, number in [("value", value.value), *value.by_revision.items()]:
+                if not low <= number < high:
+                    kind = "signed" if enum.signed else "unsigned"
+                    report.error(
+                        (*value.pointer, *(("value",) if where == "value" else ("by-revision", where))),
+                        "enum-value-range",
+                        f"{value.name} = {number:#x} does not fit {enum.bits} {kind} bits",
+                        f"it must be {low:#x} to {high - 1:#x}",
+                    )
+                if where != "value" and (where not in known or not value.guard.holds(where, {})):
+                    report.error(
+                        (*value.pointer, "by-revision"), "enum-revision",
+                        f"{value.name} does not exist in a revision `{where}`", near(where, known), key=where,
+                    )  # fmt: skip
+            others: set[str] = set()
+            for revision in known:
+                if revision and not value.guard.holds(revision, {}):
+                    continue
+                number = value.by_revision.get(revision, value.value)
+                if (other := earlier.setdefault((revision, number), value.name)) not in {value.name, *others}:
+                    others.add(other)
                     report.error(
                         (*value.pointer, "value"),
                         "enum-duplicate",
-                        f"{value.name} and {other} of enum `{enum.name}` are both {value.value:#x}",
+                        f"{value.name} and {other} of enum `{enum.name}` are both {number:#x}",
                         "keep one name, or limit them to different revisions",
                     )
-            earlier[value.value].append(value.name)
 
 
 def check_constants(constants: Iterable[Constant], report: Report) -> None:
@@ -195,7 +209,11 @@ def check_field(item: Field, report: Report, values: Mapping[str, int] | None = 
         )
     low = -(1 << (item.bits - 1)) if item.signed and item.bits > 0 else 0
     high = 1 << max(item.bits, 0)
-    for key, expr in (("const", item.const), ("default", item.default)):
+    given: list[tuple[Pointer, Expr | None]] = [(("const",), item.const)]
+    given += [(("default", n, "is"), choice.expr) for n, choice in enumerate(item.defaults)]
+    if not item.defaults:
+        given.append((("default",), item.default))
+    for key, expr in given:
         if expr is None or item.is_list:
             continue
         try:
@@ -204,9 +222,9 @@ def check_field(item: Field, report: Report, values: Mapping[str, int] | None = 
             continue  # It depends on other fields.
         if not low <= number < high:
             report.error(
-                (*item.pointer, key),
+                (*item.pointer, *key),
                 "value-range",
-                f"{key} {number:#x} of {item.name} does not fit {item.bits} bits",
+                f"{key[0]} {number:#x} of {item.name} does not fit {item.bits} bits",
                 f"it must be {low:#x} to {high - 1:#x}",
             )
 
@@ -240,9 +258,29 @@ def check_messages(context: Context) -> None:
                 report.error(item.pointer, "field-width", f"field `{item.name}` needs bits, word or list")
                 continue
             check_field(item, report, numbers)
-            inside = scope.with_names({}, revisions=context.revisions_of(item.guard))
+            inside = scope.with_names({}, revisions=context.revisions_of(message.guard, item.guard))
             for key in ("const", "default", "count"):
                 inside.check_int((*item.pointer, key))
+            _check_defaults(context, item, inside)
+
+
+def _check_defaults(context: Context, item: Field, scope: NameScope) -> None:
+    """Check the defaults of a field that has one for each revision."""
+    for number, choice in enumerate(item.defaults):
+        of = context.revisions_of(item.guard, choice.guard)
+        scope.with_names({}, revisions=of).check_int((*choice.pointer, "is"))
+        if not of:
+            context.report.error(
+                (*item.pointer, "default", number), "default-revisions", "there is no such field in these revisions"
+            )
+    for revision in context.revisions_of(item.guard) if item.defaults else ():
+        found = sum(revision in context.revisions_of(choice.guard) for choice in item.defaults)
+        if found != 1:
+            context.report.error(
+                (*item.pointer, "default"),
+                "default-revisions",
+                f"field `{item.name}` has {found or 'no'} default{'s' if found > 1 else ''} in revision {revision}",
+            )
 
 
 def codec_entries(context: Context, message: Message) -> dict[str, Entry]:

@@ -43,26 +43,28 @@ ALWAYS = Guard()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnumValue:
-    """One named number of an enum."""
+    """One named number of an enum; `by_revision` has the number in revisions where it is another one."""
 
     name: str
     value: int
     doc: str
     mirrors: str | None = None
     note: str | None = None
+    by_revision: Mapping[str, int] = field(default_factory=dict)
     guard: Guard = ALWAYS
     pointer: Pointer = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enum:
-    """An open set of named numbers of `bits` bits."""
+    """An open set of named numbers of `bits` bits; `elsewhere` are numbers that only other revisions have."""
 
     name: str
     bits: int
     doc: str
     signed: bool
     values: Mapping[str, EnumValue]
+    elsewhere: frozenset[int] = frozenset()
     pointer: Pointer = ()
 
     def name_of(self, number: int) -> str | None:
@@ -93,6 +95,15 @@ class Reserved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Default:
+    """What an encoder takes in some revisions for a field that it is not given."""
+
+    expr: Expr
+    guard: Guard
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
     """One field of a layout or a message.
 
@@ -104,6 +115,7 @@ class Field:
         word: the layout of the bit fields inside it, or None.
         items: for a list, the layout of an element, or None for plain integers.
         is_list: whether it is a list; then `count` says how many.
+        defaults: the default of each revision that has one of its own; `default` is the one of this revision.
 
     """
 
@@ -118,6 +130,7 @@ class Field:
     unit: str | None = None
     const: Expr | None = None
     default: Expr | None = None
+    defaults: tuple[Default, ...] = ()
     reserved: Reserved | None = None
     word: Layout | None = None
     items: Layout | None = None
@@ -154,6 +167,7 @@ class Message:
     doc: str
     fields: Mapping[str, Field]
     body: str | None = None
+    guard: Guard = ALWAYS
     pointer: Pointer = ()
 
 

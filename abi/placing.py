@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from hvabi.abi._compile import layout_node
 from hvabi.abi.errors import CodecError
 from hvabi.abi.model import BlockPlace, PairPlace, RegisterPlace
+from hvabi.abi.straight_layout import layout_code, whole_number
 from hvabi.abi.values import number_of, opener
 from hvabi.abi.wire import register_bits
 
@@ -31,7 +31,7 @@ class Placer:
         self.blocks = blocks
         self.label = label
         self._open = {
-            name: layout_node(item.word).from_int if item.word else opener(item.enum) if item.enum else None
+            name: layout_code(item.word).from_int if item.word else opener(item.enum) if item.enum else None
             for name, item in message.fields.items()
         }
 
@@ -167,9 +167,9 @@ class Placer:
         raw = self._read(place.block, offset, (count - 1) * stride + size, scope, source, field.name)
         if raw is None:
             return ()
-        pieces = [raw[start : start + size] for start in range(0, count * stride, stride)]
         if field.items is not None:
-            return tuple(map(layout_node(field.items).from_bytes, pieces))
+            return layout_code(field.items).many(raw, count, stride)
+        pieces = [raw[start : start + size] for start in range(0, count * stride, stride)]
         return tuple([int.from_bytes(piece, block.endian, signed=field.signed) for piece in pieces])
 
     def _check_list(self, field: Field, count: int, stride: int, size: int) -> None:
@@ -246,7 +246,7 @@ class Placer:
     def number(self, field: Field, given: Any) -> int:
         """Return what was given for a scalar field as an integer, signed as it is meant."""
         if field.word is not None:
-            return layout_node(field.word).to_int(given, path=field.name)
+            return whole_number(field.word, given, field.name)
         number = number_of(field.enum, given, message=self.label, path=field.name)
         self._check_fits(field, number, field.bits, None)
         return number
@@ -282,18 +282,20 @@ class Placer:
         size = field.bits // 8
         stride = scope.int(place.stride) if place.stride is not None else size
         self._check_list(field, first + len(given), stride, size)
-        block = self.blocks[place.block]
-        out = bytearray((len(given) - 1) * stride + size)
-        for number, item in enumerate(given):
-            path = f"{field.name}[{number}]"
-            out[number * stride : number * stride + size] = self.element_bytes(field, item, block, path)
-        self.write(block, scope.int(place.at) + first * stride, bytes(out), scope, sink)
+        block, at = self.blocks[place.block], scope.int(place.at) + first * stride
+        items = [self.element_bytes(field, item, block, f"{field.name}[{n}]") for n, item in enumerate(given)]
+        if stride == size:
+            self.write(block, at, b"".join(items), scope, sink)
+            return
+        # What lies between two elements belongs to other fields.
+        for number, raw in enumerate(items):
+            self.write(block, at + number * stride, raw, scope, sink)
 
     def element_bytes(self, field: Field, item: Any, block: Block, path: str) -> bytes:
         """Return one element of a list as its bytes."""
         size = field.bits // 8
         if field.items is not None:
-            word = layout_node(field.items).to_int(item, path=path)
+            word = whole_number(field.items, item, path)
             return word.to_bytes(size, field.items.endian)
         if isinstance(item, bool) or not isinstance(item, int) or item < 0 or item >> field.bits:
             raise CodecError(

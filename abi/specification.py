@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from hvabi.abi.calls import Call
-    from hvabi.abi.model import Block, Constant, Enum, Layout, Message, Place, Placement, Transport
+    from hvabi.abi.expr import Expr
+    from hvabi.abi.model import Block, Constant, Enum, Field, Layout, Message, Place, Placement, Transport
 
 T = TypeVar("T")
 
@@ -88,6 +89,24 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Handles:
+    """What a host keeps from one call to the next under a number that it chooses: elements, and numbers beside them.
+
+    Attributes:
+        items: the layout of the elements.
+        first: the first handle of the bundled host; the next ones count up.
+        keep: the numbers, with what each is.
+
+    """
+
+    doc: str
+    items: Layout
+    first: Expr
+    keep: Mapping[str, str]
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
     """A worked example: plain data as in the file, see docs/spec-language.md."""
 
@@ -126,6 +145,7 @@ class Abi:
     policies: Mapping[str, Policy]
     profiles: Mapping[str, Profile]
     examples: tuple[Example, ...]
+    handles: Handles | None = None
     draft: bool = False
     revision: str = ""
     profile: str = ""
@@ -144,21 +164,22 @@ class Abi:
 
     @property
     def served_calls(self) -> tuple[Call, ...]:
-        """The calls that cases are made of: the one that converts, those that ask about pages, and plain ones.
+        """The calls that cases are made of: the one that converts, those with handles, those that ask, and plain ones.
 
         A plain call has one request only, as `is_plain` says, and converts or has a rule that a host must keep. One
         that only asks and has none is left out: its answer is the host's own.
         """
         first = (self.convert_call,) if self.convert_call is not None else ()
+        handling = tuple(call for call in self.calls.values() if call.handle is not None and call not in first)
         asking = tuple(call for call in self.calls.values() if call.query is not None)
         plain = tuple(
             call
             for call in self.calls.values()
-            if call not in (*first, *asking)
+            if call not in (*first, *handling, *asking)
             and self.is_plain(call)
             and (call.convert is not None or any(rule.binds == "host" for rule in call.rules))
         )
-        return (*first, *asking, *plain)
+        return (*first, *handling, *asking, *plain)
 
     def is_plain(self, call: Call) -> bool:
         """Whether every request of a call is the same: each field has a constant or default, or is reserved."""
@@ -207,13 +228,19 @@ class Abi:
         def named(items: Mapping[str, T]) -> dict[str, T]:
             return {key: item for key, item in items.items() if holds(item.guard)}  # type: ignore[attr-defined]  # as above
 
+        def field(item: Field) -> Field:
+            return replace(item, default=next((choice.expr for choice in kept(item.defaults)), None))
+
         def placement(item: Placement) -> Placement:
             places: dict[str, tuple[Place, ...]] = {}
             known = messages[item.message].fields if item.message in messages else {}
             for key, choices in item.place.items():
                 if key in known and (left := kept(choices)):
                     places[key] = left[:1]
-            blocks: dict[str, Block] = named(item.blocks)
+            blocks: dict[str, Block] = {
+                key: block if block.layout is None else replace(block, layout=layouts[block.layout.name])
+                for key, block in named(item.blocks).items()
+            }
             return replace(item, place=places, blocks=blocks)
 
         def call(item: Call) -> Call:
@@ -226,12 +253,24 @@ class Abi:
                 vmm=replace(item.vmm, errno=kept(item.vmm.errno)) if item.vmm else None,
             )
 
-        messages = {key: replace(item, fields=named(item.fields)) for key, item in self.messages.items()}
+        enums = {key: of_revision(item, name) for key, item in self.enums.items()}
+        layouts = {key: _with_enums(item, enums) for key, item in self.layouts.items()}
+        messages = {
+            key: replace(
+                item,
+                fields=_fields_with_enums(
+                    {n: field(f) if f.defaults else f for n, f in named(item.fields).items()}, enums
+                ),
+            )
+            for key, item in named(self.messages).items()
+        }
         return replace(
             self,
+            enums=enums,
+            layouts=layouts,
             messages=messages,
             transports={
-                k: replace(t, placements={n: placement(p) for n, p in t.placements.items()})
+                k: replace(t, placements={n: placement(p) for n, p in t.placements.items() if n in messages})
                 for k, t in named(self.transports).items()
             },
             calls={k: call(c) for k, c in named(self.calls).items()},
@@ -240,3 +279,35 @@ class Abi:
             profile=profile,
             chosen=chosen,
         )
+
+
+def of_revision(enum: Enum, revision: str) -> Enum:
+    """Return an enum with the values of a revision, and their numbers there; itself where nothing differs."""
+    values = {
+        key: replace(item, value=item.by_revision.get(revision, item.value)) if item.by_revision else item
+        for key, item in enum.values.items()
+        if item.guard.holds(revision, {})
+    }
+    if values == enum.values:
+        return enum
+    numbers = {number for item in enum.values.values() for number in (item.value, *item.by_revision.values())}
+    return replace(enum, values=values, elsewhere=frozenset(numbers - {item.value for item in values.values()}))
+
+
+def _fields_with_enums(fields: Mapping[str, Field], enums: Mapping[str, Enum]) -> dict[str, Field]:
+    return {key: _field_with_enums(item, enums) for key, item in fields.items()}
+
+
+def _field_with_enums(item: Field, enums: Mapping[str, Enum]) -> Field:
+    """Return a field with the enums of one revision, at any depth; itself where none differs."""
+    enum = enums[item.enum.name] if item.enum is not None else None
+    word = _with_enums(item.word, enums) if item.word is not None else None
+    items = _with_enums(item.items, enums) if item.items is not None else None
+    if enum is item.enum and word is item.word and items is item.items:
+        return item
+    return replace(item, enum=enum, word=word, items=items)
+
+
+def _with_enums(layout: Layout, enums: Mapping[str, Enum]) -> Layout:
+    fields = _fields_with_enums(layout.fields, enums)
+    return layout if all(fields[key] is item for key, item in layout.fields.items()) else replace(layout, fields=fields)

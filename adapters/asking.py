@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import CodecError, ExprError
 from hvabi.abi.scope import STATE_NUMBERS, Scope, state_number
@@ -12,7 +12,7 @@ from hvabi.backend import GPA_PAGES, PAGE_SHIFT, Change, ModelError, OutsideMemo
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hvabi.abi.calls import Query
+    from hvabi.abi.calls import Query, Runs
     from hvabi.adapters.host import _HostCall
     from hvabi.backend import Backend
 
@@ -43,6 +43,7 @@ class Asking:
 
     Attributes:
         done: pages that were asked about and answered.
+        found: runs that the list of runs has.
         lists: fields of the response with the index of the first answer and the answers.
         changes: none; a conversion has some.
 
@@ -56,7 +57,8 @@ class Asking:
         self.backend = call.host.backend
         self.done = 0
         self.index = 0
-        self.lists: dict[str, tuple[int, list[int]]] = {}
+        self.found = 0
+        self.lists: dict[str, tuple[int, list[Any]]] = {}
         prevalidate = call.definition.prevalidate
         self.prevalidate = bool(prevalidate) and prevalidate[0].value == "true"
 
@@ -65,6 +67,8 @@ class Asking:
         scope = self.call.scope.with_locals(
             done_pages=self.done, done_bytes=self.done << PAGE_SHIFT, part_pages=0, index=self.index, errno=0
         )
+        if self.query.runs is not None:
+            scope = scope.with_locals(found=self.found)
         if self.query.each is not None:
             items = self.call.fields.known.get(self.query.each, ())
             if not 0 <= self.index < len(items):
@@ -132,7 +136,29 @@ class Asking:
                 raise Stopped(Status.LIMIT)
             for name in query.answer_each:
                 self.lists[name] = (0, self._per_page(name, start, pages))
+        if query.runs is not None:
+            self._list_of_runs(query.runs, start, pages)
         self.done = pages
+
+    def _list_of_runs(self, wanted: Runs, start: int, pages: int) -> None:
+        """Make an element for each run of pages that are asked for, whatever else tells two of them apart."""
+        scope = self.call.scope
+        runs: list[tuple[int, int]] = []
+        for run in self.backend.runs(start, start + pages) if pages else ():
+            if not scope.with_locals(state_of=state_number(run.state.value)).true(wanted.where):
+                continue
+            if runs and runs[-1][1] == run.start:
+                runs[-1] = (runs[-1][0], run.end)
+            else:
+                runs.append((run.start, run.end))
+        self.found = len(runs)
+        if self.found > min(scope.int(wanted.most), MOST_ANSWERS):
+            raise Stopped(Status.LIMIT)
+        elements = []
+        for low, high in runs:
+            local = scope.with_locals(run_start=low << PAGE_SHIFT, run_pages=high - low)
+            elements.append({name: local.int(expr) for name, expr in wanted.element.items()})
+        self.lists[wanted.field] = (0, elements)
 
     def _per_page(self, name: str, start: int, pages: int) -> list[int]:
         """Return one answer per page, or packed bits; pages of one state have one answer, worked out once."""
@@ -151,6 +177,9 @@ class Asking:
                 else:
                     values[element] |= bool(answer) << bit
                 at += max(whole * pack, 1)
+        over = pages % pack
+        if over and self.query.left is not None:
+            values[-1] |= self.call.scope.int(self.query.left) >> over << over & (1 << pack) - 1
         return values
 
 

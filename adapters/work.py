@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 from hvabi.abi.model import BlockPlace
 from hvabi.abi.scope import Scope, state_number
 from hvabi.adapters.vmm import ask, errno_of
-from hvabi.backend import GPA_PAGES, PAGE_SHIFT, PAGE_SIZE, Change, Conversion, Outcome, PageState, Status
+from hvabi.backend import (
+    GPA_PAGES,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    Change,
+    Conversion,
+    Outcome,
+    PageState,
+    Status,
+    from_bitmap,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -102,7 +112,7 @@ class Work:
         if to is not None:
             local["to"] = state_number(to.value)
         if self.convert.each is not None:
-            items = self.call.fields.known.get(self.convert.each, ())
+            items = self.call.known_items(self.convert.each)
             if self.index < len(items):
                 local["it"] = items[self.index]
         return self.call.scope.with_locals(**local)
@@ -121,7 +131,7 @@ class Work:
             raise
 
     def _all(self) -> Generator[VmmRequest, VmmReply, None]:
-        parts = self.parts()
+        parts = self.parts(judge=not self.prevalidate)
         if self.definition.vmm is None or self.definition.vmm.merge is None:
             # One after the other: a rule about the pages of an element sees what the elements before it did.
             for each in parts:
@@ -191,23 +201,37 @@ class Work:
     def _first(self) -> int:
         return self.call.scope.int(self.convert.first) if self.convert.first is not None else 0
 
-    def parts(self) -> Iterator[Part]:
-        """Judge and yield the parts in order. Raises `Stopped` at the first that breaks a rule."""
+    def parts(self, *, judge: bool = True) -> Iterator[Part]:
+        """Yield the parts in order; with `judge`, a part that breaks a rule says so and is the last."""
+        if self.convert.bits is not None:
+            yield from self._runs_of_bits(self.convert.bits)
+            return
         if self.convert.each is None:
             yield self._part(0, None, self.call.scope)
             return
-        items = self.call.fields[self.convert.each]
+        items = self.call.items(self.convert.each)
         scope = self.call.scope
         last = scope.int(self.convert.count) if self.convert.count is not None else len(items)
         self.index = self._first()
         for index in range(self._first(), min(last, len(items))):
             item = items[index]
             local = scope.with_locals(it=item, index=index)
-            rule = self.call.first_broken("element", local)
+            rule = self.call.first_broken("element", local) if judge else None
             if rule is not None:
                 yield _broken(index, item, rule)
                 return
             yield self._part(index, item, local)
+
+    def _runs_of_bits(self, name: str) -> Iterator[Part]:
+        """Yield a part for each run of equal bits: the pages of a part are asked for in one state."""
+        scope, width = self.call.scope, self.call.placer.message.fields[name].bits
+        start, pages = scope.int(self.convert.start) >> PAGE_SHIFT, max(scope.int(self.convert.pages), 0)
+        raw = b"".join(item.to_bytes(width // 8, "little") for item in self.call.fields[name])
+        pages = min(pages, len(raw) * 8)
+        for run in from_bitmap(raw, 0, pages).runs(0, pages) if pages else ():
+            bit = int(run.state is PageState.PRIVATE)
+            to = direction(self.convert.to, scope.with_locals(it=bit))
+            yield Part(0, None, start + run.start, run.end - run.start, to, 1)
 
     def _part(self, index: int, item: Any, scope: Scope) -> Part:
         pages = scope.int(self.convert.pages)
@@ -313,7 +337,7 @@ class Work:
             return False
         if self.convert.each is None:
             return True
-        items = self.call.fields[self.convert.each]
+        items = self.call.items(self.convert.each)
         last = self.call.scope.int(self.convert.count) if self.convert.count is not None else len(items)
         return group[-1].index + 1 >= last
 

@@ -31,6 +31,9 @@ RANGE_BYTES = 24
 
 S = TypeVar("S", bound=Hashable)
 
+# A named tuple's own constructor takes twice as long.
+_change = tuple.__new__
+
 
 class RangeMap(Generic[S]):
     """Sorted, disjoint, coalesced, half-open ranges of states over page numbers [0, 2**64).
@@ -221,36 +224,86 @@ class RangeMap(Generic[S]):
         if not 0 <= start < end <= PAGE_LIMIT:
             _check_interval(start, end)
             return ()
-        code = self._code_of.get(state)
-        if code is None:
+        try:
+            code = self._code_of[state]
+        except KeyError:
             code = self._table.add(state, self._codes)
         firsts = self._firsts
-        c = bisect_left(firsts, start) - 1
-        if c + 1 < len(firsts) and firsts[c + 1] <= end:
-            return self._set_across(c, start, end, code)
+        if len(firsts) == 1:
+            c = 0
+        else:
+            c = bisect_left(firsts, start) - 1
+            if c + 1 < len(firsts) and firsts[c + 1] <= end:
+                return self._set_across(c, start, end, code)
         bounds, codes = self._bounds[c], self._codes[c]
         i = bisect_left(bounds, start)
         left = codes[i - 1] if i else 0
-        j = bisect_right(bounds, end, i)
-        changes: tuple[Change[S], ...]
-        if i == j:
+        size = len(bounds)
+        if i == size or (first := bounds[i]) > end:
+            # The whole interval lies in one run: no boundary is in it, and none goes away.
             if left == code:
                 return ()
-            right = left
+            bounds.insert(i, start)
+            codes.insert(i, code)
+            if code:
+                self._count += 1
+            if end != PAGE_LIMIT:
+                bounds.insert(i + 1, end)
+                codes.insert(i + 1, left)
+                if left:
+                    self._count += 1
+            if size + 2 > self._chunk_size and len(bounds) > self._chunk_size:
+                self._split(c)
             states = self._states
-            changes = (Change(start, end, states[left], states[code]),)
-        else:
-            right = codes[j - 1]
-            inner = codes[i:j]
-            changes = self._changes(start, end, left, zip(bounds[i:j], inner, strict=True), code)
-            if not changes:
+            return (_change(Change, (start, end, states[left], states[code])),)
+        j = i + 1
+        if first == start and j < size and bounds[j] == end and left == code == codes[j]:
+            # Exactly one run, the most frequent case: its pages go back to what is on both sides.
+            old = codes[i]
+            del bounds[i : j + 1]
+            del codes[i : j + 1]
+            if old:
+                self._count -= 1
+            if code:
+                self._count -= 1
+            if len(firsts) > 1 and (size - 2) * 2 <= self._chunk_size:
+                self._join(c)
+            states = self._states
+            return (_change(Change, (start, end, states[old], states[code])),)
+        return self._set_over(c, i, left, start, end, code)
+
+    def _set_over(self, c: int, i: int, left: int, start: int, end: int, code: int) -> tuple[Change[S], ...]:
+        """Set an interval with boundaries in it, all of them in chunk c, the first at index i."""
+        bounds, codes = self._bounds[c], self._codes[c]
+        j = i + 1
+        size = len(bounds)
+        if j < size and bounds[j] <= end:
+            j += 1
+            if j < size and bounds[j] <= end:
+                j = bisect_right(bounds, end, j)
+        right = codes[j - 1]
+        if j == i + 2 and left != code != right and bounds[i] == start and bounds[i + 1] == end:
+            # Exactly one run gets a state that its neighbours have not: its boundaries stay.
+            old = codes[i]
+            if old == code:
                 return ()
-            self._count -= j - i - inner.count(0)
-        self._replace(bounds, codes, i, j, self._border(start, end, left, right, code))
+            self._count += bool(code) - bool(old)
+            codes[i] = code
+            return (_change(Change, (start, end, self._states[old], self._states[code])),)
+        inner = codes[i:j]
+        changes = self._changes(start, end, left, zip(bounds[i:j], inner, strict=True), code)
+        if not changes:
+            return ()
+        self._count -= j - i - inner.count(0)
+        if left == code == right:
+            del bounds[i:j]
+            del codes[i:j]
+        else:
+            self._replace(bounds, codes, i, j, self._border(start, end, left, right, code))
         size = len(bounds)
         if size > self._chunk_size:
             self._split(c)
-        elif i != j and size * 2 <= self._chunk_size and len(firsts) > 1:
+        elif size * 2 <= self._chunk_size and len(self._firsts) > 1:
             self._join(c)
         return changes
 
@@ -328,8 +381,16 @@ class RangeMap(Generic[S]):
         j: int | None,
         border: tuple[tuple[int, ...], tuple[int, ...]],
     ) -> None:
-        bounds[i:j] = array("Q", border[0])
-        codes[i:j] = self._table.pack(border[1])
+        new, new_codes = border
+        if j == i + 1 and new:
+            # One boundary moves, and perhaps a second one comes: no array has to be made for that.
+            bounds[i], codes[i] = new[0], new_codes[0]
+            if len(new) == 2:
+                bounds.insert(j, new[1])
+                codes.insert(j, new_codes[1])
+            return
+        bounds[i:j] = array("Q", new)
+        codes[i:j] = self._table.pack(new_codes)
 
     def _set_across(self, c: int, start: int, end: int, code: int) -> tuple[Change[S], ...]:
         """Set an interval that begins in chunk c and reaches a later one."""

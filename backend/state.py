@@ -101,6 +101,22 @@ class Backend:
             middle = start + there.pages_done
             return Outcome(there.status, there.pages_done, middle, self._apply(start, middle, to))
 
+    def convert_whole(
+        self, start: int, end: int, to: PageState, absent: Absent
+    ) -> tuple[Change[PageState], ...] | None:
+        """Do what `convert` does and return what changed, or None where it would not be `DONE`; nothing changed then.
+
+        For callers that have checked 0 <= start < end <= 2**52, and do it again with `convert` after a None. Where
+        pages are converted elsewhere too, it is always None.
+        """
+        with self._lock:
+            if self._elsewhere is not None:
+                return None
+            must_exist = absent == "refuse" or (absent == "allow-shared" and to is PageState.PRIVATE)
+            if must_exist and not self._layout.contains(start, end):
+                return None
+            return self._apply(start, end, to) if self._has_room(start, end, to) else None
+
     def _has_room(self, start: int, end: int, to: PageState) -> bool:
         count = self._map.count
         # A set adds two ranges at most, so far below the bounds there is nothing to work out.

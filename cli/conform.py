@@ -90,6 +90,8 @@ started.
               "-j 1). With --iut: send the recorded lines again and show what is answered differently.")  # fmt: skip
 @click.option("--failures", metavar="N", type=click.IntRange(0), default=10, show_default=True,
               help="Failures that are shown in full.")  # fmt: skip
+@click.option("--passing-files", is_flag=True, hidden=True, help="The caller deletes the files after a good run: do "
+              "not announce them then.")  # fmt: skip
 def command(
     abis: tuple[str, ...], role: str | None, transports: tuple[str, ...], rules: tuple[str, ...], ids: tuple[str, ...],
     levels: tuple[str, ...], junit: str | None, ktap: str | None, json_file: str | None, html: str | None, **rest: Any,

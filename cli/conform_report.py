@@ -39,6 +39,7 @@ class Asked:
     exits: bool
     replay: str | None
     failures: int
+    passing_files: bool = False
 
 
 def finished(asked: Asked, run: RunResult) -> RunResult:
@@ -82,8 +83,9 @@ def report(asked: Asked, run: RunResult, out: TextIO, transcript: str | None) ->
         text, good = _update(asked, run)
         lines.append(text)
         code = console.GOOD if good else console.FOUND
-    lines += _write(asked, run)
-    if transcript is not None and (asked.transcript is not None or not run.good):
+    announced = not run.good or not asked.passing_files
+    lines += [line for line in _write(asked, run) if announced]
+    if transcript is not None and announced and (asked.transcript is not None or not run.good):
         lines.append(f"transcript: {transcript}")
     first = next((result.case.id for result in run.results if _is_new(result)), None)
     if first is not None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hvabi.cli import console
+from hvabi.cli.live_agent import agent
+from hvabi.cli.live_attributes import attributes
+from hvabi.cli.live_common import compared, conform_by, skipped, transcripts, version_of
+from hvabi.cli.live_pkvm import pkvm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,6 +46,9 @@ GROUP_EPILOG = """\b
 Examples:
   hvabi live kvm
   hvabi live kvm --list
+  hvabi live attributes
+  hvabi live pkvm
+  hvabi live agent examples/agent/build/agent-x86-vmcall.elf
 """
 
 
@@ -97,10 +103,7 @@ def kvm(
             ):
                 return _runs(release, how, lines, conform, observe, compare)
         except LiveError as error:
-            console.note(f"skipped, because {error.message}")
-            if error.hint:
-                console.note(f"hint: {error.hint}")
-            return console.SKIPPED
+            return skipped(error)
 
 
 @contextlib.contextmanager
@@ -117,7 +120,7 @@ def _place(
     if reason is None:
         release = os.uname().release
         with contextlib.ExitStack() as stack:
-            commands = [(mode, stack.enter_context(live.native(_version(release), mode))) for mode in modes]
+            commands = [(mode, stack.enter_context(live.native(version_of(release), mode))) for mode in modes]
             yield release, HOW["native"], [(mode, f"cmd:{shlex.join(words)}") for mode, words in commands]
         return
     if native:
@@ -131,11 +134,6 @@ def _place(
         )
 
 
-def _version(release: str) -> tuple[int, int]:
-    major, minor, *_ = (*release.split("."), "0")
-    return int(major), int("".join(char for char in minor if char.isdigit()) or 0)
-
-
 def _runs(
     release: str, how: str, lines: Sequence[tuple[str, str]], words: Sequence[str], observe: Path | None,
     compare: Path | None,
@@ -145,55 +143,30 @@ def _runs(
     from hvabi.evidence.live.observations import Observed, from_transcripts, write
 
     console.say(f"Linux {release}, {how}")
-    profile = profile_of(_version(release))
-    worst = console.GOOD
-    with tempfile.TemporaryDirectory(prefix="hvabi-live-") as folder:
-        transcripts = []
+    profile = profile_of(version_of(release))
+    with transcripts() as (folder, codes):
+        places = []
         for number, (mode, connector) in enumerate(lines):
-            place = Path(folder, f"{mode}.transcript")
+            places.append(folder / f"{mode}.transcript")
             transports = ["vmcall64", "vmcall32"] if number == 0 else ["vmcall32"]
-            code = _conform([
-                ABI, "--iut", connector, "--role", "host", "--exits", "--transcript", str(place), "--timeout", "30",
+            codes.append(conform_by([
+                ABI, "--iut", connector, "--role", "host", "--exits", "--transcript", str(places[-1]),
+                "--timeout", "30",
                 *(word for name in transports for word in ("--transport", name)),
                 *(("--profile", profile) if profile else ()), *words,
-            ])  # fmt: skip
-            worst = max(worst, code)
-            transcripts.append(place)
+            ]))  # fmt: skip
+        worst = max(codes)
         if worst > console.FOUND or not (observe or compare):
             return worst
-        observed = Observed(kernel=release, how=how, abi=ABI, observations=from_transcripts(transcripts))
+        observed = Observed(kernel=release, how=how, abi=ABI, observations=from_transcripts(places))
     if observe is not None:
         write(observe, observed)
         console.say(f"{len(observed.observations)} observations written to {observe}")
     if compare is not None:
-        worst = max(worst, _compare(compare, observed))
+        worst = max(worst, compared(compare, observed))
     return worst
 
 
-def _conform(words: list[str]) -> int:
-    from hvabi.cli.conform import command as conform
-
-    with conform.make_context("hvabi conform", words) as ctx:
-        code: int = conform.invoke(ctx)
-    return code
-
-
-def _compare(path: Path, observed: Any) -> int:
-    """Show what is answered differently from earlier observations."""
-    from hvabi.evidence.live.observations import changes, read
-
-    before = read(path)
-    found = changes(before, observed)
-    same = {item.request for item in before.observations} & {item.request for item in observed.observations}
-    differ = [item for item in found if item.before is not None and item.after is not None]
-    for item in differ:
-        console.say(f"differs: {item.request}")
-        console.say(f"  {before.kernel}: {item.before}")
-        console.say(f"  {observed.kernel}: {item.after}")
-    gone = sum(item.after is None for item in found)
-    new = sum(item.before is None for item in found)
-    console.say(
-        f"compared with {before.kernel}: {len(same)} requests in both, {len(differ)} answered differently; "
-        f"{gone} only in the file, {new} only in this run"
-    )
-    return console.FOUND if differ else console.GOOD
+command.add_command(attributes)
+command.add_command(pkvm)
+command.add_command(agent)

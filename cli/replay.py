@@ -136,7 +136,7 @@ def _read(
 ) -> TraceSummary:
     import sys
 
-    from hvabi.traces.replay import Source, replay_sources
+    from hvabi.traces.sources import Source, replay_sources
 
     sources: list[Source] = [("standard input", sys.stdin.buffer) if name == "-" else name for name in traces]
     with console.Progress("replay") as progress:
@@ -147,7 +147,8 @@ def _read(
 def _follow(
     trace: str, only: tuple[str, ...] | None, writer: Writer | None, idle: float | None, options: dict[str, Any]
 ) -> TraceSummary:
-    from hvabi.traces.replay import Replay, read_into
+    from hvabi.traces.replay import Replay
+    from hvabi.traces.sources import read_into
     from hvabi.traces.streams import Following
 
     run = Replay(**options)

@@ -10,28 +10,42 @@ from hvabi.cli import console
 
 if TYPE_CHECKING:
     from hvabi.conformance.case import Case
+    from hvabi.conformance.vectors import Form
 
 EPILOG = """\b
 Examples:
   hvabi vectors -o vectors
   hvabi vectors -o vectors ghcb-psc tdx-map-gpa
   hvabi vectors -o vectors --check
+  hvabi vectors -o headers --format c kvm-map-gpa-range
 
-One JSON file per ABI, revision and role, a JSON Schema, and a manifest with SHA-256 sums. Cases that need fault
-injection are left out. The same version gives the same bytes. Files of an earlier set that are not written again are
-removed; nothing else in DIR is touched. --check writes nothing: exit code 1 where DIR is not what would be written.
+One file per ABI, revision and role, and a manifest with SHA-256 sums; of JSON a schema too. ndjson has one test a line,
+each whole in itself; c has constant data for a test program in C, of hosts only. Cases that need fault injection are
+left out. The same version gives the same bytes. Files of an earlier set that are not written again are removed;
+nothing else in DIR is touched. --check writes nothing: exit code 1 where DIR is not what would be written, or where
+the version of the set does not tell of what has changed since: major where an id is gone or wants something else, minor
+where ids are new, patch where only words are other.
 """
 
 
 @click.command(epilog=EPILOG)
 @click.argument("abis", metavar="[ABI[@REV]]...", nargs=-1)
 @click.option("-o", "--output", "folder", metavar="DIR", required=True, help="The folder; it is made if need be.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["json", "ndjson", "c"]),
+    default="json",
+    show_default=True,
+    help="The form of the files.",
+)
 @click.option("--check", "only_check", is_flag=True, help="Compare DIR with what would be written, by the same ABIs.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: the manifest, or the problems.")
-def command(abis: tuple[str, ...], folder: str, *, only_check: bool, as_json: bool) -> int:
-    """Write every case that needs no fault injection as JSON, for use without hvabi."""
+def command(abis: tuple[str, ...], folder: str, *, form: Form, only_check: bool, as_json: bool) -> int:
+    """Write every case that needs no fault injection as JSON, NDJSON or C, for use without hvabi."""
     from hvabi.cli.choice import check_abis
-    from hvabi.conformance.vectors import MANIFEST, check, write_vectors
+    from hvabi.conformance.vector_check import check
+    from hvabi.conformance.vectors import MANIFEST, write_vectors
 
     cases = _cases(check_abis(abis))
     with console.Progress("vectors") as progress:
@@ -48,7 +62,7 @@ def command(abis: tuple[str, ...], folder: str, *, only_check: bool, as_json: bo
                         f"good: {folder} is what this version writes")  # fmt: skip
             return console.FOUND if problems else console.GOOD
         progress("writing")
-        manifest = write_vectors(folder, cases)
+        manifest = write_vectors(folder, cases, form)
     if as_json:
         console.dump(manifest)
         return console.GOOD
@@ -60,8 +74,9 @@ def command(abis: tuple[str, ...], folder: str, *, only_check: bool, as_json: bo
         console.say(line)
     console.say()
     left = len(cases) - manifest["numberOfTests"]
-    console.say(f"{folder}: {manifest['numberOfTests']} tests in {len(rows)} files, the schema and {MANIFEST}; "
-                f"{left} cases left out that need a fault injected")  # fmt: skip
+    why = "that need a fault injected, or are of guests" if form == "c" else "that need a fault injected"
+    tests = f"{manifest['numberOfTests']} tests in {len(rows)} files"
+    console.say(f"{folder}: {tests}, and {MANIFEST}; {left} cases left out {why}")
     return console.GOOD
 
 

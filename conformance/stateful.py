@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hvabi.abi.errors import UsageError
-from hvabi.abi.registry import abi_ids, bundled
+from hvabi.abi.registry import abi_ids, bundled, load
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.conformance.case import Case
 from hvabi.conformance.connect import parse_connector
@@ -24,6 +24,7 @@ from hvabi.conformance.supervise import Supervisor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from hvabi.abi.specification import Abi
     from hvabi.conformance.connect import Connector
     from hvabi.conformance.generate.basis import Basis
     from hvabi.conformance.result import CaseResult
@@ -69,6 +70,8 @@ def _bases(abi: str, revision: str | None, transport: str | None, profile: str) 
     if call is None or call.guest is None or not any(call.outcomes.values()):
         return
     for version in whole.revisions if revision is None else (revision,):
+        if load(abi, revision=version).abi.convert_call is None:
+            continue
         for place in whole.transports if transport is None else (transport,):
             basis = basis_of(abi, version, place, profile)
             if basis.states():
@@ -107,6 +110,13 @@ def stateful_cases(
                     yield case
 
 
+def _why_none(abi: Abi) -> str:
+    """Return why there are no sequences of an ABI on a transport."""
+    if abi.convert_call is None:
+        return "it only asks: no call leaves a state for the next one"
+    return "it has no guest to ask as"
+
+
 def is_stateful(ident: str) -> bool:
     """Whether an id of a case names a sequence, so that `case_of` can make it."""
     return _ID.fullmatch(ident) is not None
@@ -130,7 +140,7 @@ def case_of(ident: str, *, profile: str = SPEC_PROFILE) -> Case:
             raise UsageError.unknown(kind, name, known)
     basis = next(_bases(found["abi"], found["revision"], found["transport"], profile), None)
     if basis is None:
-        raise UsageError(f"{found['abi']} has no sequences", code="unknown-case", hint="it has no guest to ask as")
+        raise UsageError(f"{found['abi']} has no sequences", code="unknown-case", hint=_why_none(whole))
     plan = plan_of(basis, int(found["seed"]), MOST_MOVES)
     if found["moves"] is None:
         return case_from(basis, plan)
@@ -174,7 +184,7 @@ def find_failure(
     """
     bases = list(_bases(abi, revision, transport, profile))
     if not bases:
-        raise UsageError(f"{abi} has no sequences", code="nothing-selected", hint="it has no guest to ask as")
+        raise UsageError(f"{abi} has no sequences", code="nothing-selected", hint=_why_none(bundled(abi)))
     link = parse_connector(connector) if isinstance(connector, str) else connector
     supervisor = Supervisor(link, profile=profile, timeout=timeout)
     try:

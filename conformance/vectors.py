@@ -1,32 +1,40 @@
-"""Test vectors: cases as JSON files that need neither hvabi nor Python, one file per ABI, revision and role.
+"""Test vectors: cases as files that need neither hvabi nor Python, one file per ABI, revision and role.
 
 The words are the protocol's: integers are ``0x`` strings, bytes are hex, ranges are ``[gpa, pages, state]``. The same
 cases give the same bytes; no file has a time or a path in it. ``vectors.schema.json`` says what may stand in a file.
+The same tests are written as NDJSON, one a line, and those of hosts as C headers.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from hvabi.abi.errors import HvAbiError
 from hvabi.conformance.release import release
 from hvabi.conformance.report.file import write
 from hvabi.conformance.vector_case import usable, vector
+from hvabi.conformance.vector_header import TYPES, TYPES_TEXT, header
+from hvabi.conformance.vector_lines import lines
+from hvabi.conformance.vector_set import VERSION, provenance
 from hvabi.conformance.vector_words import HEADER, NOTES, abi_of, config_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from hvabi.conformance.case import Case
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 SCHEMA = "vectors.schema.json"
+Form = Literal["json", "ndjson", "c"]
+FORMS: tuple[Form, ...] = get_args(Form)
+SUFFIXES = (".json", ".ndjson", ".h")
 
 
 class VectorError(HvAbiError):
@@ -35,52 +43,24 @@ class VectorError(HvAbiError):
     code = "vectors"
 
 
-def write_vectors(directory: Path | str, cases: Iterable[Case]) -> dict[str, Any]:
+def write_vectors(directory: Path | str, cases: Iterable[Case], form: Form = "json") -> dict[str, Any]:
     """Write every case that needs no fault injection, and return the manifest.
 
-    Each file is written as a whole or not at all, the manifest last. Files that an earlier manifest names and that
-    are not written again are removed; nothing else in the folder is touched. Raises `VectorError` ``no-cases`` or
-    ``duplicate-id`` before anything is written, `OSError` where the folder cannot be written to.
+    `form` is ``json``, ``ndjson``, or ``c`` for C headers, which are of hosts only. Each file is written as a whole
+    or not at all, the manifest last. Files that an earlier manifest names and that are not written again are removed;
+    nothing else in the folder is touched. Raises `VectorError` ``no-cases`` or ``duplicate-id`` before anything is
+    written, `OSError` where the folder cannot be written to.
     """
     folder = Path(directory)
-    texts = _texts(cases)
+    texts = texts_of(vectors(cases), form)
     folder.mkdir(parents=True, exist_ok=True)
-    old = _names(folder)
+    old = names(folder)
     for name, text in texts.items():
         write(folder / name, text)
     for name in sorted(old - set(texts)):
         (folder / name).unlink(missing_ok=True)
     manifest: dict[str, Any] = json.loads(texts[MANIFEST])
     return manifest
-
-
-def check(directory: Path | str, cases: Iterable[Case] | None = None) -> tuple[str, ...]:
-    """Return what is wrong with a folder of vectors, one sentence each; empty when nothing is.
-
-    Sums, schema, counts and ids are checked. With `cases` the files must be those that `write_vectors` makes of them,
-    byte for byte, and an id that is gone is named. Raises `VectorError` ``no-manifest`` where there is no manifest.
-    """
-    folder = Path(directory)
-    manifest = _manifest(folder)
-    found: list[str] = []
-    ids: dict[str, str] = {}
-    for entry in manifest["files"]:
-        name = entry["name"]
-        try:
-            data = (folder / name).read_bytes()
-        except OSError as error:
-            found.append(f"{name} cannot be read: {error.strerror}")
-            continue
-        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            found.append(f"{name} is not the file that the manifest names: its SHA-256 differs")
-        if name != SCHEMA:
-            found += _check_file(name, data, entry, ids)
-    listed = {entry["name"] for entry in manifest["files"]}
-    found += [f"{path.name} is not in the manifest" for path in sorted(folder.glob("*.json"))
-              if path.name not in listed and path.name != MANIFEST]  # fmt: skip
-    if cases is not None:
-        found += _drift(folder, _texts(cases), ids)
-    return tuple(found)
 
 
 def vectors(cases: Iterable[Case]) -> dict[str, dict[str, Any]]:
@@ -114,7 +94,9 @@ def _file(abi: str, revision: str, role: str, cases: list[Case]) -> dict[str, An
         "schema": SCHEMA,
         "format": FORMAT,
         "suite": "hvabi",
+        "version": VERSION,
         "generator": {"name": "hvabi", "version": release()},
+        "provenance": provenance(abi),
         "role": role,
         **abi_of(abi, revision, cases),
         "header": list(HEADER[role]),
@@ -124,27 +106,48 @@ def _file(abi: str, revision: str, role: str, cases: list[Case]) -> dict[str, An
     }
 
 
-def _texts(cases: Iterable[Case]) -> dict[str, str]:
-    """Return the text of every file by name, the manifest last."""
-    made = vectors(cases)
-    texts = {name: canonical(data) for name, data in made.items()}
-    texts[SCHEMA] = _schema_text()
+def texts_of(made: Mapping[str, Mapping[str, Any]], form: Form = "json") -> dict[str, str]:
+    """Return the text of every file by name, the manifest last. Raises `VectorError` ``no-cases``."""
+    texts: dict[str, str] = {}
+    about: dict[str, Mapping[str, Any]] = {}
+    for name, data in made.items():
+        if form != "c" or data["role"] == "host":
+            texts[_SUFFIX[form](name)] = _WRITERS[form](data)
+            about[_SUFFIX[form](name)] = data
+    if not texts:
+        text = "C headers are written of hosts, and no case of a host is selected"
+        raise VectorError(text, code="no-cases", hint="select a host, or another form")
+    texts |= {SCHEMA: _schema_text()} if form == "json" else {TYPES: TYPES_TEXT} if form == "c" else {}
     entries = []
     for name, text in sorted(texts.items()):
-        data = text.encode()
-        entry: dict[str, Any] = {"name": name, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-        if name in made:
-            entry |= {key: made[name][key] for key in ("abi", "revision", "role", "numberOfTests")}
+        data_ = text.encode()
+        entry: dict[str, Any] = {"name": name, "sha256": hashlib.sha256(data_).hexdigest(), "size": len(data_)}
+        if name in about:
+            entry |= {key: about[name][key] for key in ("abi", "revision", "role", "numberOfTests")}
         entries.append(entry)
     manifest = {
         "format": FORMAT,
         "suite": "hvabi",
+        "version": VERSION,
+        "form": form,
         "generator": {"name": "hvabi", "version": release()},
-        "numberOfTests": sum(data["numberOfTests"] for data in made.values()),
+        "numberOfTests": sum(data["numberOfTests"] for data in about.values()),
         "files": entries,
     }
     texts[MANIFEST] = canonical(manifest)
     return texts
+
+
+_SUFFIX: Mapping[Form, Callable[[str], str]] = {
+    "json": lambda name: name,
+    "ndjson": lambda name: name.removesuffix(".json") + ".ndjson",
+    "c": lambda name: name.removesuffix(".json") + ".h",
+}
+_WRITERS: Mapping[Form, Callable[[Mapping[str, Any]], str]] = {
+    "json": lambda data: canonical(data),
+    "ndjson": lines,
+    "c": lambda data: header(data, VERSION),
+}
 
 
 def canonical(data: Any) -> str:
@@ -163,9 +166,6 @@ def _write(value: Any, indent: str) -> str:
     return "[\n" + ",\n".join(inner + _write(item, inner) for item in value) + f"\n{indent}]"
 
 
-# -- reading back -----------------------------------------------------------------------------------------------
-
-
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of a vector file."""
     loaded: dict[str, Any] = json.loads(_schema_text())
@@ -177,7 +177,11 @@ def _schema_text() -> str:
     return files("hvabi.conformance").joinpath("schema", SCHEMA).read_text(encoding="utf-8")
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+# -- reading back -----------------------------------------------------------------------------------------------
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a folder. Raises `VectorError` ``no-manifest`` where there is none, or it is none."""
     hint = "hvabi vectors -o DIR writes one"
     try:
         manifest: Any = json.loads((folder / MANIFEST).read_bytes())
@@ -185,9 +189,18 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise VectorError(f"{folder} has no {MANIFEST}", code="no-manifest", hint=hint) from error
     except (ValueError, RecursionError) as error:
         raise VectorError(f"{folder / MANIFEST} is no JSON", code="no-manifest", hint=hint) from error
-    if not isinstance(manifest, dict) or not _are_entries(manifest.get("files")):
+    if not isinstance(manifest, dict) or not _are_entries(manifest.get("files")) or not _is_headed(manifest):
         raise VectorError(f"{folder / MANIFEST} is no manifest of vectors", code="no-manifest", hint=hint)
     return manifest
+
+
+def _is_headed(manifest: dict[str, Any]) -> bool:
+    version = manifest.get("version")
+    return (
+        manifest.get("form") in FORMS
+        and isinstance(version, str)
+        and re.fullmatch(r"[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}", version) is not None
+    )
 
 
 def _are_entries(value: Any) -> bool:
@@ -197,54 +210,14 @@ def _are_entries(value: Any) -> bool:
         and isinstance(item.get("name"), str)
         # A manifest from elsewhere must not lead out of its folder.
         and item["name"] == Path(item["name"]).name
-        and item["name"].endswith(".json")
+        and item["name"].endswith(SUFFIXES)
         for item in value
     )
 
 
-def _names(folder: Path) -> set[str]:
+def names(folder: Path) -> set[str]:
+    """Return the files that the manifest of a folder names; none where it has no manifest."""
     try:
-        return {entry["name"] for entry in _manifest(folder)["files"]}
+        return {entry["name"] for entry in manifest_of(folder)["files"]}
     except VectorError:
         return set()
-
-
-def _check_file(name: str, data: bytes, entry: Mapping[str, Any], ids: dict[str, str]) -> Iterable[str]:
-    from jsonschema import Draft202012Validator
-
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        yield f"{name} is no JSON: {error}"
-        return
-    wrong = next(iter(Draft202012Validator(schema()).iter_errors(content)), None)
-    if wrong is not None:
-        yield f"{name} at {wrong.json_path}: {wrong.message[:200]}"
-        return
-    tests = [test for group in content["groups"] for test in group["tests"]]
-    if not len(tests) == content["numberOfTests"] == entry.get("numberOfTests"):
-        yield f"{name} has {len(tests)} tests and says {content['numberOfTests']}"
-    for test in tests:
-        if test["id"] in ids:
-            yield f"{name}: the id {test['id']} is in {ids[test['id']]} too"
-        ids[test["id"]] = name
-        yield from (f"{name}: {test['id']} has the flag {flag}, which has no note" for flag in test["flags"]
-                    if flag not in content["notes"])  # fmt: skip
-
-
-def _drift(folder: Path, texts: Mapping[str, str], ids: Mapping[str, str]) -> Iterable[str]:
-    made = {
-        test["id"]
-        for name, text in texts.items()
-        if name not in (SCHEMA, MANIFEST)
-        for group in json.loads(text)["groups"]
-        for test in group["tests"]
-    }
-    for gone in sorted(set(ids) - made):
-        yield f"the id {gone} is gone; ids are permanent"
-    for name, text in texts.items():
-        path = folder / name
-        if not path.is_file():
-            yield f"{name} is missing"
-        elif path.read_bytes() != text.encode():
-            yield f"{name} is not what the cases give now"

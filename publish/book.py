@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hvabi.abi.called import main_calls
 from hvabi.abi.comparison import compare
+from hvabi.abi.platforms import platforms
 from hvabi.abi.registry import abi_ids, bundled, spec_root
 from hvabi.conformance.release import release
 from hvabi.conformance.stories import left_out, stories
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from hvabi.abi.comparison import Row
+    from hvabi.abi.platforms import Platform
     from hvabi.abi.specification import Abi
     from hvabi.conformance.story import LeftOut, Story
     from hvabi.publish.index import Item
@@ -84,6 +86,12 @@ class Book:
         for abi in self.abis:
             found.setdefault(VENDORS.get(abi.vendor, abi.vendor), []).append(abi)
         return {vendor: tuple(members) for vendor, members in found.items()}
+
+    @cached_property
+    def platforms(self) -> tuple[Platform, ...]:
+        """The platforms without a call of their own whose guests use one of the ABIs."""
+        here = {abi.id for abi in self.abis}
+        return tuple(platform for platform in platforms().values() if here & set(platform.calls_of))
 
     @property
     def version(self) -> str:

@@ -205,7 +205,9 @@ def values_of(enum: Enum) -> Iterator[tuple[str, int, str]]:
     """Yield name, value and text of every value; the text says where it holds."""
     for item in enum.values.values():
         only = _only(item.guard)
-        yield item.name, item.value, f"{item.doc}{f' ({only})' if only else ''}"
+        others = ", ".join(f"{value:#x} in {revision}" for revision, value in item.by_revision.items())
+        text = f"{item.doc}{f' ({only})' if only else ''}{f' ({others})' if others else ''}"
+        yield item.name, item.value, text
 
 
 def _only(guard: Guard) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _CUT = 160
 """Longest text that the search shows for a hit."""
-_SEARCHED_ONLY = ("rule", "outcome", "revision", "example", "bug", "ABI")
+_SEARCHED_ONLY = ("rule", "outcome", "revision", "example", "bug", "ABI", "platform")
 """Kinds that a glossary has no use for."""
 
 
@@ -53,6 +53,9 @@ def items(book: Book) -> Iterator[Item]:
             more = [*story.numbers, *story.reference]
             href = f"{page}#{story.id}"
             yield Item(name=story.title, kind="bug", abi=abi.id, href=href, text=story.text, more=" ".join(more))
+    for platform in book.platforms:
+        href = f"index.html#platform-{platform.id}"
+        yield Item(name=platform.title, kind="platform", abi=platform.id, href=href, text=platform.doc)
 
 
 def as_json(book: Book) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from hvabi.conformance.vectors import VectorError, check
+from hvabi.conformance.vector_check import check
+from hvabi.conformance.vectors import VectorError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,8 +9,9 @@ from hvabi.traces.errors import TraceError
 from hvabi.traces.event import Ambiguity, Malformed, Place, Radix, Reading, Sighting, TraceEvent
 from hvabi.traces.reader import Trace
 from hvabi.traces.readers import READERS
-from hvabi.traces.replay import Replay, Source, replay, replay_sources
+from hvabi.traces.replay import Replay
 from hvabi.traces.report import Note, ReadReport
+from hvabi.traces.sources import Source, replay, replay_sources
 from hvabi.traces.streams import open_trace
 from hvabi.traces.summary import TraceSummary
 

@@ -45,7 +45,12 @@ class Form:
     def converts(self) -> bool:
         """Whether it asks for the conversion of one range."""
         call = self.call
-        return self.role == "request" and call is not None and call.convert is not None and call.convert.each is None
+        return (
+            self.role == "request"
+            and call is not None
+            and call.convert is not None
+            and call.convert.each is call.convert.bits is None
+        )
 
     def fields(self, registers: Mapping[str, int]) -> dict[str, int]:
         """Return the fields as numbers."""

@@ -131,7 +131,7 @@ class Meaning:
     @staticmethod
     def _chosen(spec: Spec, name: str | None) -> Call:
         found = spec.abi.convert_call if name is None else spec.abi.calls[name]
-        if found is None or found.convert is None or found.convert.each is not None:
+        if found is None or found.convert is None or found.convert.each is not None or found.convert.bits is not None:
             raise UsageError(f"{spec.id} has no call that converts one range", code="no-conversion", abi=spec.id)
         return found
 

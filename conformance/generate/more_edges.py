@@ -113,7 +113,7 @@ def _case(basis: Basis, rule: Rule, name: str, changed: Question) -> Case | None
 def _edges(basis: Basis, question: Question, rule: Rule) -> Iterator[tuple[str, Question]]:
     message = basis.abi.messages[basis.call.request]
     names = basis_request(basis, question)
-    each = basis.call.each
+    each = basis.elements(rule)
     yield from _room_edges(basis, question, rule)
     for expr in _operands(rule):
         match expr:
@@ -264,7 +264,7 @@ def _wanted(rule: Rule, name: str, old: int, names: Names, field: Field) -> Iter
                 yield from ((f"without-bit-{bit}", old & ~(1 << bit)) for bit in range(field.bits) if mask >> bit & 1)
             case "known-value" if field.enum is not None:
                 yield from ((f"try-{n}", int(value(expr, names))) for n, expr in enumerate(rule.tries))
-                known = {item.value for item in field.enum.values.values()}
+                known = {*(item.value for item in field.enum.values.values()), *field.enum.elsewhere}
                 free = next((n for n in range(1 << field.bits) if n not in known), None)
                 if free is not None:
                     yield "unknown", free

@@ -139,7 +139,9 @@ def _convert_next(call: _HostCall, work: Account | None) -> None:
         return
     try:
         at = work or Work(call, convert)
-        if convert.each is None:
+        if convert.bits is not None:
+            part = next(iter(at.parts()))
+        elif convert.each is None:
             part = at._part(0, None, call.scope)
         else:
             index = at.index if work is not None else at._first()
@@ -152,8 +154,23 @@ def _convert_next(call: _HostCall, work: Account | None) -> None:
             call.host.backend.convert(Conversion(part.start + done, 1, part.to), absent="allow")
         elif convert.facts:
             at._set_facts(part, part.start + done, 1)
-    except (HvAbiError, ModelError, IndexError):
+    except (HvAbiError, ModelError, IndexError, StopIteration):
         return
+
+
+def reads_bits_backwards(block: str) -> type[Host]:
+    """Return a host that takes the highest bit of each byte of a block for the first."""
+
+    class Backwards(_HostCall):
+        def read(self, block_: str, address: int, size: int) -> bytes:
+            """Turn every byte round."""
+            data = super().read(block_, address, size)
+            return bytes(int(f"{byte:08b}"[::-1], 2) for byte in data) if block_ == block else data
+
+    class ReadsBitsBackwards(LyingHost):
+        call_class = Backwards
+
+    return ReadsBitsBackwards
 
 
 class ConvertsRefused(LyingHost):

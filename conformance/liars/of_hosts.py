@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from hvabi.abi.expr import Binary, Int
+from hvabi.abi.model import BlockPlace
 from hvabi.conformance.liars import hosts, model
 from hvabi.conformance.liars.exprs import moved
 from hvabi.conformance.liars.liar import Planted
@@ -75,9 +76,9 @@ class HostLies(RuleLies, AnswerLies, PlaceLies, QuestionLies):
             low = Binary("&", getattr(convert, key), Int(0xFFFFFFFF, 16))
             change = partial(_replaced, start=low) if key == "start" else partial(_replaced, pages=low)
             yield self._meaning(f"{key}-low-half", f"It keeps the low 32 bits of the {key} only.", change)
-        yield self._meaning(
-            "start-one-page-more", "It begins one page too late.", partial(_replaced, start=moved(convert.start, 4096))
-        )
+        if self.widest(convert.start):  # a call about every page has no other start
+            late = partial(_replaced, start=moved(convert.start, 4096))
+            yield self._meaning("start-one-page-more", "It begins one page too late.", late)
         if convert.hint is not None:
             yield self._meaning(
                 "hint-as-count",
@@ -116,19 +117,24 @@ class HostLies(RuleLies, AnswerLies, PlaceLies, QuestionLies):
         yield engine("work", "one-page-too-many", hosts.OverrunsByOne, "done")
         convert = self.call.convert
         assert convert is not None  # it is the call that converts
-        if convert.each is None and self.widest(convert.pages):
+        place = self.transport.placements[self.call.request].place.get(convert.bits or "", (None,))[0]
+        if isinstance(place, BlockPlace):
+            yield engine("work", "bits-backwards", hosts.reads_bits_backwards(place.block), "done")
+        private = convert.to is None or "private" in {*convert.to.states.values(), convert.to.otherwise}
+        if convert.each is None and self.widest(convert.pages) and private:
             yield engine("work", "first-range-only", hosts.FirstRangeOnly, "done")
         why = (
             None if convert.to is not None else "the bound is on pages that are not private, and the call makes none so"
         )
-        yield engine("work", "bound-ignored", hosts.IgnoresBound, "limit", equivalent=why)
+        if convert.to is None or self.adds_ranges:
+            yield engine("work", "bound-ignored", hosts.IgnoresBound, "limit", equivalent=why)
         if any(rule.scope == "call" for rule in self.rules):
             yield engine("footprint", "refused-but-changed", hosts.ConvertsRefused)
         if any(rule.scope != "call" for rule in self.rules):
             yield engine("footprint", "element-refused-but-changed", hosts.ConvertsRefusedElement)
         yield from self._page_engines()
         exact = self.call.progress is not None and self.call.progress.footprint == "exact"
-        if self.call.progress is not None:
+        if self.call.reports_parts(self.transport.name):
             why = None if exact else "the specification says nothing of the pages of a call that failed on the way"
             yield engine("footprint", "more-than-reported", hosts.DoesMoreThanItSays, "stop-after", equivalent=why)
         if self.call.vmm is not None:

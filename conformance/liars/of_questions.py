@@ -37,6 +37,16 @@ class QuestionLies(Sight):
             yield _other("count-one-less", "It forgets the last element.", count=moved(query.count, -1))
         if query.answer_each:
             yield _other("lists-left-out", "It does not write the answers per element.", answer_each={})
+        if query.left is not None:
+            yield _other("left-bits-zero", "The bits behind the last page are 0.", left=None)
+        if query.runs is not None:
+            runs = query.runs
+            for name, expr in runs.element.items():
+                other = replace(runs, element={**runs.element, name: moved(expr, 1)})
+                yield _other(f"run-{name}-one-more", f"{name} of every run is one more.", runs=other)
+            for amount, word in ((1, "more"), (-1, "less")):
+                other = replace(runs, most=moved(runs.most, amount))
+                yield _other(f"most-runs-one-{word}", f"It has room for one run {word}.", runs=other)
 
     def asking_engines(self) -> Iterator[Made]:
         """Yield hosts whose work is done the wrong way."""

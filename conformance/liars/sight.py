@@ -79,11 +79,13 @@ class Sight:
 
     def shown(self) -> set[str]:
         """Return the statuses that a host of this ABI can be made to answer."""
-        progress, vmm, convert = self.call.progress, self.call.vmm, self.call.convert
+        vmm, convert = self.call.vmm, self.call.convert
         # The bound is on the ranges of pages that are not private: a question, or a call that changes facts, adds none.
-        adds = self.call.query is None and (convert is None or convert.to is not None)
+        adds = self.call.query is None and (convert is None or self.adds_ranges)
+        # A list of runs that is too long for its place is beyond a limit too.
+        adds = adds or (self.call.query is not None and self.call.query.runs is not None)
         found = {"done", "limit"} if adds else {"done"}
-        if progress is not None:
+        if self.call.reports_parts(self.transport.name):
             found.add("partial")
         if vmm is not None:
             for row in vmm.errno:
@@ -92,12 +94,19 @@ class Sight:
         if convert is not None and self.call.absent and self.call.absent[0].value != "allow":
             found.add("out-of-range")
         if convert is not None and convert.to is not None and not convert.to.has_otherwise:
-            bits = self.width(convert.to.of)
+            bits = 1 if convert.bits is not None else self.width(convert.to.of)
+            bits = 0 if isinstance(convert.to.of, Int) else bits
             if (bits is None or len(convert.to.states) < 1 << bits) and not self._direction_is_judged(convert.to):
                 found.add("invalid")
         if convert is not None and "limit" not in self.call.outcomes:
             found.add("failed")
         return found
+
+    @property
+    def adds_ranges(self) -> bool:
+        """Whether the call can put a page into another state than private."""
+        to = self.call.convert.to if self.call.convert is not None else None
+        return to is not None and not {*to.states.values(), to.otherwise} <= {"private", "none", None}
 
     def _direction_is_judged(self, to: Direction) -> bool:
         """Whether a rule lets only directions pass that the specification knows."""

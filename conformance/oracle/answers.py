@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 from hvabi.abi.registry import load
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.conformance.case import Expected
-from hvabi.conformance.oracle.asked import PAGE
-from hvabi.conformance.oracle.placed import place_answer
+from hvabi.conformance.oracle.asked import PAGE, Shared
+from hvabi.conformance.oracle.held import after
+from hvabi.conformance.oracle.placed import Placed, place_answer
 from hvabi.conformance.oracle.question import Questioned
-from hvabi.conformance.oracle.walk import Undefined, value
+from hvabi.conformance.oracle.walk import Undefined, Unread, value
 from hvabi.conformance.oracle.work import End
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from hvabi.abi.calls import Answer, Call, Rule
+    from hvabi.abi.calls import End as EndWord
     from hvabi.abi.specification import Abi
-    from hvabi.conformance.case import Inject, Memory, Pages, Ranges, Setup
+    from hvabi.conformance.case import Held, Inject, Memory, Pages, Ranges, Setup
 
 
 class Oracle:
@@ -54,6 +56,7 @@ class Oracle:
         facts: Mapping[str, Pages] | None = None,
         mem: Memory = (),
         regs: Mapping[str, int] | None = None,
+        held: Held | None = None,
     ) -> tuple[Expected, ...]:
         """Return every right answer to a request.
 
@@ -66,12 +69,15 @@ class Oracle:
             facts: facts that are true.
             mem: bytes as placed, for what an answer leaves unchanged.
             regs: registers as sent, for the same and for the selection of the call.
+            held: what the host keeps under handles.
 
         """
         found: list[Expected] = []
-        for policies in _choices(self.id, self.revision, self.transport_name, self.profile, call):
-            abi = load(self.id, revision=self.revision, profile=self.profile, policies=policies).abi
-            request = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs)
+        choices, alike = _choices(self.id, self.revision, self.transport_name, self.profile, call)
+        shared = Shared()
+        for policies, abi in choices:
+            shared = shared if alike else Shared()
+            request = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs, held, shared)
             for answer in request.answers(policies):
                 for number, other in enumerate(found):
                     if same(answer, other):
@@ -83,25 +89,42 @@ class Oracle:
 
 
 @cache
-def _choices(abi: str, revision: str, transport: str, profile: str, call: str | None) -> tuple[dict[str, str], ...]:
+def _choices(
+    abi: str, revision: str, transport: str, profile: str, call: str | None
+) -> tuple[tuple[tuple[dict[str, str], Abi], ...], bool]:
     """Return the values of open policies: the defaults first, then each other value that bears on the call, alone.
 
+    Each with the specification under them, and whether all mean the same by a request: its fields, names and places.
     Two policies that only together make a third answer are not known; every combination would cost too much.
     """
     right = load(abi, revision=revision, profile=profile).abi
     if profile != SPEC_PROFILE:
-        return ({},)
+        return (({}, right),), True
     open_ones = [policy for policy in right.policies.values() if policy.open]
     defaults = {policy.name: policy.default for policy in open_ones}
-    found, known = [defaults], _asked_of(right, transport, call)
+    usual = load(abi, revision=revision, profile=profile, policies=defaults).abi
+    found, known = [(defaults, usual)], _asked_of(right, transport, call)
     for policy in open_ones:
         for other in policy.values:
             if other == policy.default:
                 continue
             values = {**defaults, policy.name: other}
-            if _asked_of(load(abi, revision=revision, profile=profile, policies=values).abi, transport, call) != known:
-                found.append(values)
-    return tuple(found)
+            changed = load(abi, revision=revision, profile=profile, policies=values).abi
+            if _asked_of(changed, transport, call) != known:
+                found.append((values, changed))
+    meant = _meant_by(usual, transport, call)
+    return tuple(found), all(_meant_by(changed, transport, call) == meant for _, changed in found)
+
+
+def _meant_by(abi: Abi, transport: str, name: str | None) -> tuple[object, ...]:
+    """Return all of a resolved ABI that says what a request means before it is judged and answered."""
+    call = _call_of(abi, name)
+    place = abi.transports[transport]
+    return (
+        abi.constants, abi.enums, abi.config, abi.messages[call.request], place.limits, place.shows_cpl,
+        place.placements[call.request], call.request, call.define, call.convert, call.query,
+        call.handle, abi.handles,
+    )  # fmt: skip
 
 
 def _asked_of(abi: Abi, transport: str, name: str | None) -> tuple[object, ...]:
@@ -138,6 +161,7 @@ def same(one: Expected, other: Expected) -> bool:
             "state",
             "facts",
             "loose",
+            "chosen",
         )
     )
 
@@ -157,10 +181,12 @@ class Request(Questioned):
 
     def answers(self, policies: Mapping[str, str]) -> Iterator[Expected]:
         """Yield the right answers: one, or one per broken rule where the order is not laid down."""
-        broken = [rule for rule in self._rules("call") if self._breaks(rule, self.names)]
-        if broken:
-            for rule in broken[:1] if self.call.order == "stated" or self.abi.profile != SPEC_PROFILE else broken:
-                if mends(rule):
+        faults = self._faults()
+        if faults:
+            for rule in faults[:1] if self.call.order == "stated" or self.abi.profile != SPEC_PROFILE else faults:
+                if rule is None:
+                    yield self._unreadable(policies)
+                elif mends(rule):
                     for answer in self._mended(rule).answers(policies):
                         yield replace(answer, replayed=(rule.id, *answer.replayed))
                 else:
@@ -179,10 +205,17 @@ class Request(Questioned):
             else:
                 yield self._outcome(end.status, policies)
             return
+        except Unread:
+            yield self._unreadable(policies)
+            return
         except Undefined:
             yield self._outcome("invalid", policies)
             return
         yield self._outcome("done", policies)
+
+    def _unreadable(self, policies: Mapping[str, str]) -> Expected:
+        rule = self._missed()
+        return self._outcome("invalid", policies) if rule is None else self._refused(rule, policies)
 
     def _mended(self, rule: Rule) -> Request:
         """Return the request as it comes again after a replay: the fact holds, the fault for the call is used up."""
@@ -214,23 +247,37 @@ class Request(Questioned):
     def _expected(self, answer: Answer, status: str, policies: Mapping[str, str], rule: Rule | None = None) -> Expected:
         if rule is not None or status not in ("done", "partial"):
             self.lists = {}  # answers per element belong to a call that went well so far
-        placed = place_answer(self, answer, self._local())
+        placed, end = self._given(answer)
         return Expected(
-            end=answer.end,
+            end=end,
             regs=placed.regs,
             mem=placed.mem,
             may_change=placed.may_change,
             nonzero=placed.nonzero,
             may_change_mem=placed.may_change_mem,
-            fault=answer.fault,
+            fault=answer.fault if end == answer.end else None,
             state=self.pages.ranges(),
             facts=self.facts.pages(),
             loose=self._loose(status, rule),
+            chosen=placed.chosen,
+            held=after(self, answer, status, rule),
             policies=dict(policies),
             rule=rule.id if rule else None,
             status=status,
             why=rule.text if rule else self._why(status),
         )
+
+    def _given(self, answer: Answer) -> tuple[Placed, EndWord]:
+        """Return an answer on the wire and how the call ends with it.
+
+        One that says what nobody could read, or whose bytes have no memory to lie in, cannot be given: the call does
+        not come back.
+        """
+        try:
+            placed = place_answer(self, answer, self._local())
+        except Unread:
+            return Placed(), "stop"
+        return placed, answer.end if all(self.is_writable(at, len(data)) for at, data in placed.mem) else "stop"
 
     def _why(self, status: str) -> str:
         if status == "done":

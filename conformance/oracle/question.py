@@ -11,7 +11,7 @@ from hvabi.conformance.oracle.work import End, Working
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hvabi.abi.calls import Query
+    from hvabi.abi.calls import Query, Runs
 
 _LAST_PAGE = 1 << 52
 _MOST_ANSWERS = 1 << 20
@@ -20,11 +20,14 @@ _MOST_ANSWERS = 1 << 20
 class Questioned(Working):
     """A request that can ask; `lists` has the answers per element, from the first element that is asked about."""
 
-    lists: Mapping[str, tuple[int, list[int]]] = {}
+    lists: Mapping[str, tuple[int, list[Any]]] = {}
+    _found = 0
 
     def _local(self) -> Names:
         names = super()._local()
         query = self.call.query
+        if query is not None and query.runs is not None:
+            names = names.plus(found=self._found)
         if query is None or (query.each is not None and "it" not in names.local):
             return names
         return self._looked_up(query, names)
@@ -68,13 +71,13 @@ class Questioned(Working):
         rows = [(n, self.names.plus(it=items[n], index=n)) for n in range(first, min(last, len(items)))]
         prevalidate = self.call.prevalidate and self.call.prevalidate[0].value == "true"
         if prevalidate:
-            for _, names in rows:
-                self._judge_element(names)
+            for number, names in rows:
+                self._judge_element(number, names)
         self.lists = {name: (first, []) for name in query.answer_each}
         for number, names in rows:
             self.index = number
             if not prevalidate:
-                self._judge_element(names)
+                self._judge_element(number, names)
             pages = max(value(query.pages, names), 0)
             if pages and value(query.start, names) // PAGE + pages > _LAST_PAGE:
                 raise End("out-of-range")
@@ -87,9 +90,9 @@ class Questioned(Working):
             self.done += pages
             self.index = number + 1
 
-    def _judge_element(self, names: Names) -> None:
+    def _judge_element(self, number: int, names: Names) -> None:
         for rule in self._rules("element"):
-            if self._breaks(rule, names):
+            if self._breaks(rule, names, number):
                 raise End(rule.means or "invalid", rule)
 
     def _ask_range(self, query: Query) -> None:
@@ -98,7 +101,7 @@ class Questioned(Working):
             raise End("out-of-range")
         if query.answer_each and (pages + query.pack - 1) // query.pack > _MOST_ANSWERS:
             raise End("limit")
-        lists: dict[str, tuple[int, list[int]]] = {}
+        lists: dict[str, tuple[int, list[Any]]] = {}
         for name, expr in query.answer_each.items():
             answers = []
             for page in range(start, start + pages):
@@ -107,9 +110,34 @@ class Questioned(Working):
             if query.pack > 1:
                 groups = [answers[at : at + query.pack] for at in range(0, pages, query.pack)]
                 answers = [sum(1 << bit for bit, answer in enumerate(group) if answer) for group in groups]
+                if query.left is not None and pages % query.pack:
+                    left = value(query.left, self.names)
+                    answers[-1] += sum(left & 1 << bit for bit in range(pages % query.pack, query.pack))
             lists[name] = (0, answers)
+        if query.runs is not None:
+            lists[query.runs.field] = (0, self._runs_of(query.runs, start, start + pages))
         self.lists = lists
         self.done = pages
+
+    def _runs_of(self, wanted: Runs, start: int, end: int) -> list[dict[str, int]]:
+        """Return the elements of a list of runs. Raises `End` where there are too many."""
+        edges = {edge for low, high, _ in self.pages.ranges() for edge in (low, high) if start < edge < end}
+        rows: list[list[int]] = []
+        for low in sorted({start, *edges}) if start < end else ():
+            high = min((edge for edge in edges if edge > low), default=end)
+            if value(wanted.where, self.names.plus(state_of=STATES[self.pages.state(low).replace("-", "_")])):
+                if rows and rows[-1][1] == low:
+                    rows[-1][1] = high
+                else:
+                    rows.append([low, high])
+        self._found = len(rows)
+        if self._found > value(wanted.most, self.names):
+            raise End("limit")
+        return [
+            {name: int(value(expr, self.names.plus(run_start=low * PAGE, run_pages=high - low)))
+             for name, expr in wanted.element.items()}
+            for low, high in rows
+        ]  # fmt: skip
 
 
 __all__ = ["Questioned"]

@@ -38,6 +38,26 @@ class Undefined(Exception):  # an answer, not an error: the request names someth
     """An expression has no value for this request: an index outside a list, a division by zero."""
 
 
+class Unread(Undefined):
+    """A field of the request lies where there is no memory: nobody can know its value."""
+
+
+class Read(dict[str, Any]):
+    """The fields of a request; those that cannot be read are known to be fields, and have no value."""
+
+    def __init__(self, fields: Mapping[str, Any], unread: frozenset[str] = frozenset()) -> None:
+        super().__init__({name: item for name, item in fields.items() if name not in unread})
+        self.unread = unread
+
+    def __contains__(self, name: object) -> bool:
+        """Whether the request has such a field."""
+        return super().__contains__(name) or name in self.unread
+
+    def __missing__(self, name: str) -> Any:
+        """Raise: there is nothing to read."""
+        raise Unread(f"{name} lies where there is no memory")
+
+
 class Names:
     """What a name means, looked up the slow way, in the order that docs/spec-language.md states."""
 
@@ -62,6 +82,10 @@ class Names:
     def plus(self, **local: Any) -> Names:
         """Return the same names and some more."""
         return Names(self.abi, self.transport, self.config, self.define, self.fields, **{**self.local, **local})
+
+    def with_fields(self, fields: Mapping[str, Any]) -> Names:
+        """Return the same names with other fields of the request."""
+        return Names(self.abi, self.transport, self.config, self.define, fields, **self.local)
 
     def of(self, name: str) -> Any:
         """Return what a name means. Raises `Undefined` where nothing has it."""

@@ -32,12 +32,14 @@ class Kernel:
         release: what ``uname -r`` will say.
         image: the bootable file.
         modules: folder of its modules.
+        instead: folder of modules that are taken instead of those, or None.
 
     """
 
     release: str
     image: Path
     modules: Path
+    instead: Path | None = None
 
     @property
     def version(self) -> tuple[int, int]:
@@ -48,7 +50,8 @@ class Kernel:
     def module(self, name: str) -> bytes:
         """Return a module, decompressed. Raises `LiveError` ``no-module``."""
         wanted = {name.replace("-", "_"), name.replace("_", "-")}
-        for path in self.modules.rglob("*.ko*"):
+        instead = self.instead.glob("*.ko") if self.instead is not None else ()
+        for path in (*instead, *self.modules.rglob("*.ko*")):
             if path.name.split(".ko")[0] in wanted:
                 data = path.read_bytes()
                 return lzma.decompress(data) if path.suffix == ".xz" else data
@@ -89,19 +92,29 @@ class Store:
         folder: the cache.
         suite: a suite of Debian other than the machine's own, such as ``trixie-backports``; its lists are kept in the
             cache and the machine's own sources stay as they are.
+        architecture: the architecture of the packages where it is not the machine's own; needs a suite.
         progress: told what is being done.
 
     """
 
-    def __init__(self, folder: Path, *, suite: str | None = None, progress: Callable[[object], None] = print) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        suite: str | None = None,
+        architecture: str | None = None,
+        progress: Callable[[object], None] = print,
+    ) -> None:
         self.folder = folder
         self.suite = suite
+        self.architecture = architecture
         self.progress = progress
         self._options: list[str] | None = None
 
     def names(self) -> list[str]:
         """Return the kernel packages that apt offers for this machine, oldest first."""
-        text = self._apt("apt-cache", "search", "--names-only", r"^linux-image-[0-9].*-amd64$")
+        pattern = rf"^linux-image-[0-9].*-{self.architecture or 'amd64'}$"
+        text = self._apt("apt-cache", "search", "--names-only", pattern)
         found = {line.split(" ", 1)[0] for line in text.splitlines()}
         return sorted(
             (name for name in found if not name.endswith(("-dbg", "-unsigned")) and "-rt-" not in name), key=_order
@@ -127,19 +140,27 @@ class Store:
         return match[1]
 
     def _fetch(self, name: str, place: Path) -> None:
-        self.progress(f"downloading {name}")
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
-        self._unpack(name, place)
+        self.unpack(name, place)
         if not any((place / "boot").glob("vmlinuz-*")):
             # Newer packages are split, and the one with the name is empty.
             parts = re.findall(r"Depends: (linux-(?:binary|modules)-\S+)", self._apt("apt-cache", "depends", name))
             for part in parts:
-                self._unpack(part, place)
+                self.unpack(part, place)
         unpacked(place)
         (place / "whole").touch()
 
-    def _unpack(self, name: str, place: Path) -> None:
+    def version(self, name: str) -> str:
+        """Return the version of a package that apt would take. Raises `LiveError` ``no-kernel``."""
+        match = re.search(r"^Version: (\S+)$", self._apt("apt-cache", "show", "--no-all-versions", name), re.MULTILINE)
+        if match is None:
+            raise LiveError(f"apt does not know {name}", code="no-kernel", hint="apt-get update, or see --list")
+        return match[1]
+
+    def unpack(self, name: str, place: Path) -> None:
+        """Download a package, as ``NAME`` or ``NAME=VERSION``, and unpack it into a folder."""
+        self.progress(f"downloading {name}")
         self._apt("apt-get", "download", name, cwd=place)
         for deb in place.glob("*.deb"):
             self.progress(f"unpacking {deb.name}")
@@ -160,7 +181,7 @@ class Store:
     def _private_state(self, suite: str) -> list[str]:
         if not _PACKAGE.match(suite):
             raise LiveError(f"{suite!r} is no name of a suite", code="no-kernel")
-        state = self.folder / "apt" / suite
+        state = self.folder / "apt" / (suite if self.architecture is None else f"{suite}-{self.architecture}")
         for part in ("lists/partial", "cache/archives/partial"):
             (state / part).mkdir(parents=True, exist_ok=True)
         (state / "sources.list").write_text(f"deb [signed-by={_KEYS}] {_ARCHIVE} {suite} main\n")
@@ -168,6 +189,8 @@ class Store:
             *("-o", f"Dir::Etc::sourcelist={state}/sources.list"), *("-o", "Dir::Etc::sourceparts=/dev/null"),
             *("-o", f"Dir::State::lists={state}/lists"), *("-o", f"Dir::Cache={state}/cache"),
         ]  # fmt: skip
+        if self.architecture is not None:
+            options += ["-o", f"APT::Architecture={self.architecture}", "-o", f"APT::Architectures={self.architecture}"]
         self.progress(f"reading the lists of {suite}")
         _run(["apt-get", *options, "update", "-qq"])
         return options

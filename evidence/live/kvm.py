@@ -17,11 +17,12 @@ from hvabi.evidence.live.machine import Machine
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from hvabi.abi.specification import Abi
     from hvabi.evidence.live.kernels import Kernel
 
 ABI = "kvm-map-gpa-range"
 _EXIT = "kvm-exit-hypercall"
-_IMPORTS = ("contextlib", "ctypes", "fcntl", "json", "mmap", "os", "signal", "struct", "sys", "tty", "termios")
+IMPORTS = ("contextlib", "ctypes", "fcntl", "json", "mmap", "os", "signal", "struct", "sys", "tty", "termios")
 _FILES = ("kvm_iut.py", "vcpu.py")
 MODES_32 = ("prot32", "compat", "real")
 _PROBE_SECONDS = 30
@@ -29,8 +30,13 @@ _PROBE_SECONDS = 30
 
 def profile_of(version: tuple[int, int]) -> str | None:
     """Return the profile of the newest kernel that is not newer than a version, or None before the first."""
+    return newest_profile(bundled(ABI), version)
+
+
+def newest_profile(abi: Abi, version: tuple[int, int]) -> str | None:
+    """Return the profile ``linux-kvm-VERSION`` of the newest kernel that is not newer than a version, or None."""
     known = {}
-    for name in bundled(ABI).profiles:
+    for name in abi.profiles:
         vendor, _, number = name.rpartition("-")
         if vendor == "linux-kvm":
             major, _, minor = number.partition(".")
@@ -108,7 +114,7 @@ def emulated(kernel: Kernel, modes_32: Sequence[str], progress: Callable[[object
         modules=("kvm", "kvm_amd"),
         program={**program(), **settings},
         words=[f"/dev/{word}" if word.startswith("ttyS") else f"/program/{word}" for word in words],
-        imports=_IMPORTS,
+        imports=IMPORTS,
         count=len(modes_32),
         progress=progress,
     )

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,45 @@ __import__("{program}").main({words!r})
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Board:
+    """What QEMU emulates.
+
+    Attributes:
+        qemu: its program.
+        package: the package of Debian that has it.
+        options: machine, processor and memory; always one processor, see `evidence/live` in the tests' data.
+        append: the kernel's command line.
+        serial: the device of a line where the machine has only one, that of the console.
+
+    """
+
+    qemu: str
+    package: str
+    options: tuple[str, ...]
+    append: str
+    serial: str | None = None
+
+    def find(self) -> str:
+        """Return the path of QEMU. Raises `LiveError` ``no-qemu``."""
+        path = shutil.which(self.qemu)
+        if path is None:
+            raise LiveError(
+                f"{self.qemu} is not installed",
+                code="no-qemu",
+                hint=f"apt-get install --no-install-recommends {self.package}",
+            )
+        return path
+
+
+PC = Board(
+    qemu="qemu-system-x86_64",
+    package="qemu-system-x86",
+    options=("-cpu", "max", "-m", "512", "-smp", "1"),
+    append="console=ttyS0 quiet panic=-1 mitigations=off nokaslr random.trust_cpu=on",
+)
+
+
 class Machine:
     """One boot of a kernel in QEMU without hardware virtualisation. A context manager: leaving it kills the machine.
 
@@ -53,6 +93,7 @@ class Machine:
         imports: modules of the standard library that it imports.
         count: serial lines besides the console, three at most; in the machine ``/dev/ttyS1`` and so on, outside the
             Unix sockets `lines`.
+        board: what is emulated.
         progress: told what is going on.
 
     """
@@ -61,11 +102,12 @@ class Machine:
         self,
         kernel: Kernel,
         *,
-        modules: Sequence[str],
+        modules: Sequence[str] = (),
         program: Mapping[str, bytes],
-        words: Sequence[str],
-        imports: Sequence[str],
+        words: Sequence[str] = (),
+        imports: Sequence[str] = (),
         count: int = 1,
+        board: Board = PC,
         progress: Callable[[object], None],
     ) -> None:
         self.kernel = kernel
@@ -73,6 +115,7 @@ class Machine:
         self.program = program
         self.words = words
         self.imports = imports
+        self.board = board
         self.progress = progress
         self.folder = Path(tempfile.mkdtemp(prefix="hvabi-live-"))
         self.lines = tuple(self.folder / f"line{number}" for number in range(1, count + 1))
@@ -113,30 +156,22 @@ class Machine:
         return "\n".join(lines[: panic + 1][-_TAIL:])
 
     def _boot(self) -> None:
-        qemu = shutil.which("qemu-system-x86_64")
-        if qemu is None:
-            raise LiveError(
-                "qemu-system-x86_64 is not installed",
-                code="no-qemu",
-                hint="apt-get install --no-install-recommends qemu-system-x86",
-            )
+        qemu = self.board.find()
         self.progress("building the initial file system")
         initrd = self.folder / "initrd"
-        self._build(initrd)
+        self.build(initrd)
         self.progress(f"booting {self.kernel.release} in QEMU")
         command = [
-            qemu, "-accel", "tcg", "-cpu", "max", "-m", "512", "-smp", "1", "-nodefaults", "-no-user-config",
+            qemu, "-accel", "tcg", *self.board.options, "-nodefaults", "-no-user-config",
             "-display", "none", "-no-reboot", "-kernel", str(self.kernel.image), "-initrd", str(initrd),
-            "-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr random.trust_cpu=on",
-            "-serial", f"file:{self.folder / 'console'}",
+            "-append", self.board.append, "-serial", f"file:{self.folder / 'console'}",
         ]  # fmt: skip
         for path in self.lines:
-            command += [
-                "-chardev",
-                f"socket,id={path.name},path={path},server=on,wait=off",
-                "-serial",
-                f"chardev:{path.name}",
-            ]
+            chardev, device = f"socket,id={path.name},path={path},server=on,wait=off", self.board.serial
+            place = (
+                ["-serial", f"chardev:{path.name}"] if device is None else ["-device", f"{device},chardev={path.name}"]
+            )
+            command += ["-chardev", chardev, *place]
         with (self.folder / "qemu.log").open("wb") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -149,6 +184,8 @@ class Machine:
         while READY not in (console := self.console):
             if "HVABI MODULE" in console:
                 raise self._failure("a module cannot be loaded")
+            if "HVABI NO" in console:
+                raise self._failure("the kernel does not have what this needs")
             if "Kernel panic" in console:
                 raise self._failure("the kernel panicked")
             if self.process.poll() is not None:
@@ -162,7 +199,8 @@ class Machine:
         tail = self.tail()
         return LiveError(f"{what} ({self.kernel.release}){': ' + tail[-600:] if tail else ''}", code="no-boot")
 
-    def _build(self, path: Path) -> None:
+    def build(self, path: Path) -> None:
+        """Write the initial file system."""
         with path.open("wb") as file:
             archive = Archive(file)
             for folder in ("proc", "dev", "sys", "tmp"):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VERSION = 1
+_OWN_KEYS = ("memory", "profile", "enabled", "max_ranges", "scratch")
+"""Keys of a configuration that are the protocol's and no ABI's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +25,9 @@ class Observation:
 
     Attributes:
         request: transport, whether the call was switched on, cpu and registers, as the protocol writes them, and in
-            ``told`` what user space answered to each exit.
-        answers: what was yielded and answered in turn.
+            ``told`` what user space answered to each exit; where there is any, the memory beside the registers, what is
+            memory at all, the ABI's configuration, and the pages' states before. Or a step of a scenario.
+        answers: what was yielded and answered in turn, and the pages' states after it where the kernel shows them.
 
     """
 
@@ -92,38 +95,74 @@ def _calls(path: Path) -> Iterator[tuple[Any, list[Any]]]:
     """Yield every call that has an end, with its answers. What was injected or told by user space is part of it."""
     hello, fault = "", None
     setting: dict[str, Any] = {}
+    states: list[Any] = []
     request: dict[str, Any] | None = None
+    ended = False
     sent: dict[str, Any] = {}
     answers: list[Any] = []
-    for record in read_transcript(path):
-        if record.dir not in "<>" or not record.line.startswith(PREFIX):
-            continue
-        message = json.loads(record.line[len(PREFIX) :])
-        if record.dir == ">":
+    lines = [
+        (record.dir, json.loads(record.line[len(PREFIX) :]))
+        for record in read_transcript(path)
+        if record.dir in "<>" and record.line.startswith(PREFIX)
+    ]
+    shows = _shows_states(lines)
+    for direction, message in lines:
+        if direction == ">":
             sent = message
+            if request is not None and ended and message.get("cmd") != "query":
+                yield request, answers
+                request = None
             if message.get("cmd") == "configure":
                 setting = message
             elif message.get("cmd") == "inject":
                 fault = {key: value for key, value in message.items() if key not in ("id", "cmd")}
+            elif message.get("cmd") == "reset":
+                states = (message.get("ranges") or []) if shows else []
             elif message.get("cmd") == "call":
-                config = setting.get("config") or {}
-                request, answers = {
-                    "transport": setting.get("transport"), "cpu": message.get("cpu") or {}, "mode": hello,
-                    "enabled": config.get("enabled", True), "regs": message.get("regs") or {}, "inject": fault,
-                    "told": [],
-                }, []  # fmt: skip
+                request, answers, ended = _request(message, setting, hello, states, fault, shows=shows), [], False
                 fault = None
             continue
         if sent.get("cmd") == "hello" and "ok" in message:
             hello = str(message["ok"].get("version", "")).rpartition(" ")[2]
-        if request is None or sent.get("cmd") not in ("call", "resume") or not {"ok", "yield"} & set(message):
+        if request is None or sent.get("cmd") not in ("call", "resume", "query") or not {"ok", "yield"} & set(message):
+            if sent.get("cmd") == "call":
+                request = None
+            continue
+        if sent["cmd"] == "query":
+            states = message["ok"].get("ranges") or []
+            answers.append({"query": message["ok"]})
             continue
         if sent["cmd"] == "resume":
             request["told"].append(sent.get("mem") or [])
         answers.append({key: value for key, value in message.items() if key != "id"})
-        if "ok" in message:
-            yield request, answers
-            request = None
+        ended = "ok" in message
+    if request is not None and ended:
+        yield request, answers
+
+
+def _shows_states(lines: Iterable[tuple[str, Any]]) -> bool:
+    """Whether the implementation ever answered what state pages are in: else states are only what was assumed."""
+    asked = False
+    for direction, message in lines:
+        if direction == ">":
+            asked = message.get("cmd") == "query"
+        elif asked and "ok" in message:
+            return True
+    return False
+
+
+def _request(message: Any, setting: Any, hello: str, states: list[Any], fault: Any, *, shows: bool) -> dict[str, Any]:
+    config = setting.get("config") or {}
+    more = {
+        "mem": message.get("mem"), "states": states, "memory": config.get("memory") if shows else None,
+        "config": {key: value for key, value in config.items() if key not in _OWN_KEYS},
+    }  # fmt: skip
+    return {
+        "transport": setting.get("transport"), "cpu": message.get("cpu") or {}, "mode": hello,
+        "enabled": config.get("enabled", True), "regs": message.get("regs") or {}, "inject": fault, "told": [],
+        # Only where there is any: calls that pass all in registers, of hosts that keep no states, need none of it.
+        **{key: value for key, value in more.items() if value},
+    }  # fmt: skip
 
 
 def write(path: Path, observed: Observed) -> None:

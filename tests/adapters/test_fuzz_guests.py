@@ -51,7 +51,7 @@ class Talk:
         self.abi = abi
         self.rng = Random(f"{abi} guests {seed}")
         self.mutator = Mutator(abi, self.rng)
-        self.combos = combos(abi)
+        self.combos = [combo for combo in combos(abi) if combo.abi.convert_call is not None]
         self.guests: dict[tuple[int, Any], Guest] = {}
         self.granules: dict[tuple[int, Any], int] = {}
         self.outcomes = {"honest": 0, "spoilt": 0, "random": 0}
@@ -77,6 +77,7 @@ class Talk:
         combo = self.combos[number]
         config = combo.configs[0] if rng.random() < 0.7 else rng.choice(combo.configs)
         guest = self.guest(number, config)
+        guest.reset()
         granule = self.granules[number, config]
         first = rng.choice((0x200, 0x200, 0x201, 0x1FF, rng.randrange(0x200, 0x600))) // granule * granule
         pages = rng.choice((16, 33, 512, 600) if rng.random() < 0.04 else (1, 1, 2, 3, 5, 8))

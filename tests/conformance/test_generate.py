@@ -167,15 +167,20 @@ def test_what_is_observed_is_asserted_under_a_profile_only(abi: str) -> None:
 @pytest.mark.parametrize("abi", SERVED)
 def test_every_transport_and_revision_has_both_roles(abi: str) -> None:
     found = {(case.revision, case.transport, case.role) for case in cases_of(abi)}
-    roles = ("host", "guest") if abi in CONVERTING else ("host",)
-    wanted = {(one.abi.revision, one.transport) for one in bases_of(abi)}
-    assert found == {(revision, transport, role) for revision, transport in wanted for role in roles}
+    # Of some revisions only a call that asks is known.
+    whole = {(one.abi.revision, one.transport, role) for one in bases_of(abi) for role in ("host", "guest")}
+    assert found == {row for row in whole if row[2] == "host" or row[0] in converting(abi)}
+
+
+def converting(abi: str) -> list[str]:
+    """Return the revisions that have a call that converts."""
+    return [name for name in bundled(abi).revisions if load(abi, revision=name).abi.convert_call is not None]
 
 
 @pytest.mark.parametrize("abi", CONVERTING)
 def test_every_state_is_asked_for_and_done(abi: str) -> None:
     spec = bundled(abi)
-    for revision in spec.revisions:
+    for revision in converting(abi):
         for transport in spec.transports:
             basis = basis_of(abi, revision, transport, "spec")
             prefix = f"{basis.prefix}.host.{transport}.done."
@@ -197,6 +202,8 @@ def test_every_rule_with_a_limit_has_cases_on_both_sides(abi: str) -> None:
         # The other side of nothing, of one bit and of the only version is every right request; that of a full list is
         # one of those done.
         one_sided = check == "non-empty" or rule in ("KVM-MEMATTR-04", "SVSM-PVAL-11", "COMMON-06", "COMMON-09")
+        # A list of half a megabyte is no case.
+        one_sided |= rule in ("KVM-ENCBMAP-04", "KVM-ENCBMAP-12", "KVM-ENCBMAP-34", "KVM-ENCBMAP-42", "KVM-SHLIST-13")
         assert check not in LIMITED or (broken[rule] and (kept[rule] or one_sided)), (rule, broken[rule], kept[rule])
 
 
@@ -260,7 +267,7 @@ def test_pairs_show_which_rule_is_judged_first(abi: str) -> None:
 
 @pytest.mark.parametrize("abi", CONVERTING)
 def test_every_kind_of_progress_is_stopped_and_gone_on_with(abi: str) -> None:
-    for revision in bundled(abi).revisions:
+    for revision in converting(abi):
         call = load(abi, revision=revision).abi.convert_call
         assert call is not None
         _progress(call, [case for case in cases_of(abi) if case.revision == revision])

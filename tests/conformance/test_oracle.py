@@ -114,13 +114,25 @@ def read_request(combo: Combo, sent: Input) -> dict[str, Any]:
 
 
 def selected(combo: Combo, sent: Input) -> Input:
-    """Return the input under the name of the call that its own bits select, the first where none is selected."""
-    for name, call in combo.calls.items():
-        codec = combo.codec(call.request, sent.config)
-        fields, scope = codec.reader(Sent(sent.regs, sent.mem))
-        constants = {field: item.const for field, item in codec.message.fields.items() if item.const is not None}
-        if all(fields[field] == scope.int(expr) for field, expr in constants.items()):
-            return replace(sent, call=name)
+    """Return the input under the name of the call that its fixed registers and constants select.
+
+    Where none does, it is the first whose constants are right, else the first.
+    """
+    for fixed in (True, False):
+        for name, call in combo.calls.items():
+            codec = combo.codec(call.request, sent.config)
+            fields, scope = codec.reader(Sent(sent.regs, sent.mem))
+            wanted = {field: item.const for field, item in codec.message.fields.items() if item.const is not None}
+            if not all(fields[field] == scope.int(expr) for field, expr in wanted.items()):
+                continue
+            placement = codec.placer.placement
+            registers = {register: scope.int(expr) for register, expr in placement.fixed.items()}
+            parts = {path.partition("."): scope.int(expr) for path, expr in placement.parts.items()}
+            if not fixed or (
+                all(sent.regs.get(register, 0) == number for register, number in registers.items())
+                and all(getattr(fields[word], part) == number for (word, _, part), number in parts.items())
+            ):
+                return replace(sent, call=name)
     return replace(sent, call=next(iter(combo.calls)))
 
 

@@ -7,7 +7,7 @@ by hvabi. Where the documents leave it open, a row is asked under the profile of
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -462,3 +462,68 @@ def test_what_the_documents_leave_open_has_every_answer(
 def test_the_error_code_of_the_msr_form_is_any_number_but_0() -> None:
     (answer,) = answers_of(Row(id="", abi="ghcb-msr-psc", transport="vmgexit-msr", regs={MSR: 0x003000001F018014}))
     assert answer.nonzero == ((MSR, 0xFFFFFFFF00000000),)
+
+
+# -- blocks that are no memory -------------------------------------------------------------------------------
+
+VIS = {0x5000: "ff" * 8 + "0300000000000000" + "3412000000000000"}
+"""An input block of HvCallModifySparseGpaPageHostVisibility: share page 0x1234 of the own partition."""
+VIS_REGS = {"rcx": 0x1000000DB, "rdx": 0x5000, "r8": 0}
+VIS_TDCALL = {"rax": 0, "r10": 0x1000000DB, "rdx": 0x5000, "r8": 0, "rcx": 0xD04}
+VIS_GHCB = {
+    0x3000: "ff" * 8 + "0300000000000000" + "3412000000000000",
+    0x3FF0: "db00000001000000",
+    0x3FFA: "020001000000",
+}
+HOLE_5 = Setup(memory=((0, 5), (6, 1 << 40)))
+HOLE_3 = Setup(memory=((0, 3), (4, 1 << 40)))
+
+
+def ends(answers: tuple[Expected, ...], register: str) -> set[tuple[str, int | None]]:
+    """How the answers end, with a register where they return."""
+    return {(one.end, one.regs.get(register) if one.end == "return" else None) for one in answers}
+
+
+@pytest.mark.parametrize(
+    ("transport", "regs", "result"), [("memory64", VIS_REGS, "rax"), ("tdvmcall", VIS_TDCALL, "r11")]
+)
+def test_an_input_block_that_is_no_memory_is_refused_or_intercepted_and_never_read(
+    transport: str, regs: dict[str, int], result: str
+) -> None:
+    """OpenVMM: 0x0003 with a count of 0; TLFS: a memory intercept. What lies there does not count."""
+    for body in (VIS, {0x5000: "02" + "00" * 7 + VIS[0x5000][16:]}):
+        row = Row(id="", abi="hyperv-host-visibility", transport=transport, regs=regs, mem=body, setup=HOLE_5)
+        answers = answers_of(row)
+        assert ends(answers, result) == {("return", 3), ("stop", None)}
+        assert all(answer.state == () for answer in answers)
+        (openvmm,) = answers_of(replace(row, profile="openvmm-whp"))
+        assert (openvmm.end, openvmm.regs[result]) == ("return", 3)
+
+
+def test_the_next_page_of_memory_makes_the_input_block_readable() -> None:
+    row = Row(id="", abi="hyperv-host-visibility", transport="memory64", regs=VIS_REGS, mem=VIS, setup=HOLE_3)
+    assert ("return", 0x100000000) in ends(answers_of(row), "rax")
+
+
+def test_a_ghcb_page_that_is_no_memory_gets_no_answer() -> None:
+    """The result would lie in the page itself, and nobody can know what was asked."""
+    row = Row(
+        id="", abi="hyperv-host-visibility", transport="ghcb-page", regs={MSR: 0x3000}, mem=VIS_GHCB, setup=HOLE_3
+    )
+    answers = answers_of(row)
+    assert {one.end for one in answers} == {"stop"}
+    assert all(answer.state == () for answer in answers)
+    there = answers_of(replace(row, setup=Setup()))
+    assert (0x3FF0, bytes.fromhex("0000000001000000")) in {piece for one in there for piece in one.mem}
+
+
+def test_a_list_of_the_common_call_that_ends_where_no_memory_is_does_nothing() -> None:
+    """The head and the first entry lie in memory, the second does not: OUT_OF_RANGE (-3), and nothing is done."""
+    head = "01000000020000000000000000000000"
+    entry = "0000340000000000010000000000000000000000000000000100000000000000"
+    regs = {"rax": 0x43560001, "rbx": 0x4FD0}
+    row = Row(id="", abi="common-convert", transport="x86-list", regs=regs, mem={0x4FD0: head + entry * 2})
+    (done,) = answers_of(row)
+    assert (done.end, done.regs["rax"], done.state) == ("return", 0, ((0x340, 0x341, "shared"),))
+    (refused,) = answers_of(replace(row, setup=HOLE_5))
+    assert (refused.end, refused.regs["rax"], refused.state, refused.mem) == ("return", (1 << 64) - 3, (), ())

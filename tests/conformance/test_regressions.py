@@ -50,6 +50,8 @@ ABIS = (
     "kvm-map-gpa-range",
     "kvm-exit-hypercall",
     "kvm-exit-memory-fault",
+    "kvm-page-enc-bitmap",
+    "kvm-shared-pages-list",
     "ghcb-psc",
     "ghcb-msr-psc",
     "svsm-pvalidate",

@@ -6,7 +6,10 @@ import ast
 import hashlib
 import importlib.util
 import json
+import shutil
+import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,8 +21,10 @@ from jsonschema import Draft202012Validator
 from hvabi.conformance.case import Case, Expected, GuestScript, GuestTurn, HostStep, Inject, Setup
 from hvabi.conformance.generate import cases
 from hvabi.conformance.vector_case import usable, vector
+from hvabi.conformance.vector_check import check
+from hvabi.conformance.vector_set import VERSION, difference, least
 from hvabi.conformance.vector_words import NOTES
-from hvabi.conformance.vectors import MANIFEST, SCHEMA, VectorError, canonical, check, schema, vectors, write_vectors
+from hvabi.conformance.vectors import MANIFEST, SCHEMA, VectorError, canonical, schema, texts_of, vectors, write_vectors
 from tests.conformance.report_runs import ALIGN_ERROR, SENT, tdx_case
 
 if TYPE_CHECKING:
@@ -355,3 +360,142 @@ def test_nonzero_and_loose_are_honoured(consumer: ModuleType, tmp_path: Path) ->
     ):
         _, failures = consumer.run(path, lambda *_, r=r10, s=stored, a=after: ("return", {"r10": r}, s, a))
         assert (failures == []) is good, (r10, stored, after)
+
+
+def _flipped(file: dict[str, Any]) -> dict[str, Any]:
+    """Flip a bit of what every test wants: of a register, or of an address where any value of the register is right."""
+    out = deepcopy(file)
+    for group in out["groups"]:
+        for test in group["tests"]:
+            for one in test["steps"][0]["expect"]:
+                if "nonzero" in one:
+                    row = one["after"]["ranges"][0]
+                    row[0] = hex(int(row[0], 16) ^ 0x1000)
+                else:
+                    name = next(iter(one["regs"]))
+                    one["regs"][name] = hex(int(one["regs"][name], 16) ^ 1)
+    return out
+
+
+def test_a_flipped_bit_in_any_vector_fails_with_its_id(consumer: ModuleType, page_enc: Path, tmp_path: Path) -> None:
+    file = json.loads(page_enc.read_text())
+    path = tmp_path / "flipped.json"
+    path.write_text(json.dumps(_flipped(file)))
+    ids = [test["id"] for group in file["groups"] for test in group["tests"]]
+    _, failures = consumer.run(path, consumer.page_enc_status)
+    assert [text.partition(":")[0] for text in failures] == ids
+
+
+# -- other forms ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["ndjson", "c"])
+def test_other_forms_have_a_manifest_and_are_checked(tmp_path: Path, form: Any) -> None:
+    some = [*cases("kvm-page-enc-status", revision="v10")]
+    manifest = write_vectors(tmp_path, some, form)
+    assert (manifest["form"], manifest["version"]) == (form, VERSION)
+    assert check(tmp_path, some) == ()
+    path = next(path for path in tmp_path.iterdir() if path.name.startswith("kvm"))
+    path.write_text(path.read_text().replace("0x", "0X", 1))
+    assert [text.partition(" ")[0] for text in check(tmp_path, some)] == [path.name, path.name]
+
+
+def test_lines_say_the_same_as_files(tmp_path: Path) -> None:
+    made = vectors(generated())
+    write_vectors(tmp_path, generated(), "ndjson")
+    for name, data in made.items():
+        rows = [json.loads(line) for line in (tmp_path / f"{name.removesuffix('json')}ndjson").read_text().splitlines()]
+        assert [row["id"] for row in rows] == [test["id"] for group in data["groups"] for test in group["tests"]]
+        first = data["groups"][0]
+        assert rows[0] == {
+            **{key: data[key] for key in ("abi", "revision", "role")},
+            **{key: first[key] for key in ("transport", "config")},
+            **first["tests"][0],
+        }
+
+
+def test_headers_are_of_hosts_only(tmp_path: Path) -> None:
+    with pytest.raises(VectorError) as caught:
+        write_vectors(tmp_path, [guest()], "c")
+    assert caught.value.code == "no-cases"
+    write_vectors(tmp_path, [guest(), tdx_case()], "c")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "hvabi_vectors.h", "tdx-map-gpa@ghci-1.5.host.h", "manifest.json",
+    }  # fmt: skip
+
+
+def _run_c(folder: Path, file: dict[str, Any]) -> tuple[int, list[str]]:
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    for name, text in texts_of({"a.json": file}, "c").items():
+        (folder / name).write_text(text)
+    words = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I", str(folder), '-DVECTORS="a.h"']
+    program = folder / "consume"
+    subprocess.run([compiler, *words, str(CONSUMER.with_suffix(".c")), "-o", str(program)], check=True, timeout=120)
+    ran = subprocess.run([program], capture_output=True, text=True, timeout=60, check=False)
+    return ran.returncode, ran.stdout.splitlines()
+
+
+def test_the_consumer_in_c_passes_every_vector_and_fails_every_flipped_one(page_enc: Path, tmp_path: Path) -> None:
+    file = json.loads(page_enc.read_text())
+    ids = [test["id"] for group in file["groups"] for test in group["tests"]]
+    assert _run_c(tmp_path, file) == (0, [f"0 failed of {len(ids)}"])
+    code, said = _run_c(tmp_path, _flipped(file))
+    assert code == 1
+    assert [line.split()[1].rstrip(":") for line in said[:-1]] == ids
+
+
+def test_a_header_has_what_c_reads_otherwise_in_octal() -> None:
+    case = tdx_case(why='A "quote", a \\, what?\\?/ and an accent é in one.')
+    text = texts_of(vectors([case]), "c")["tdx-map-gpa@ghci-1.5.host.h"]
+    assert '"A \\042quote\\042, a \\134, what\\077\\134\\077/ and an accent \\303\\251 in one."' in text
+
+
+# -- versions ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "step", "reason"),
+    [
+        ([tdx_case()], [tdx_case()], "none", ""),
+        ([tdx_case()], [tdx_case(why="Other words.")], "patch", "has other words"),
+        ([tdx_case()], [tdx_case(), tdx_case("more")], "minor", "TDX-MAPGPA-06.more is new"),
+        ([tdx_case(), tdx_case("more")], [tdx_case()], "major", "TDX-MAPGPA-06.more is gone"),
+        ([tdx_case()], [tdx_case(before=((16, 20, "shared"),))], "major", "sends or wants something else"),
+        ([guest()], [guest(done=None)], "major", "sends or wants something else"),
+    ],
+    ids=["same", "words", "new id", "id gone", "state", "guest"],
+)
+def test_how_far_the_version_moves(old: list[Case], new: list[Case], step: str, reason: str) -> None:
+    found = difference(vectors(old).values(), vectors(new).values())
+    assert found.step == step
+    assert reason in "".join(found.reasons[:1])
+
+
+def test_versions() -> None:
+    assert [least("1.2.3", step) for step in ("major", "minor", "patch", "none")] == [
+        "2.0.0",
+        "1.3.0",
+        "1.2.4",
+        "1.2.3",
+    ]
+
+
+def test_check_asks_for_the_version_that_a_change_needs(tmp_path: Path) -> None:
+    write_vectors(tmp_path, [tdx_case()])
+    text = check(tmp_path, [tdx_case(), tdx_case("more")])[-1]
+    assert text.startswith(f"the set is {VERSION} and must be {least(VERSION, 'minor')} at least, for the id ")
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    (tmp_path / MANIFEST).write_text(json.dumps({**manifest, "version": "0.9.9"}))
+    assert not any("must be" in text for text in check(tmp_path, [tdx_case(), tdx_case("more")]))
+
+
+def test_where_tests_come_from() -> None:
+    data = vectors([tdx_case()])["tdx-map-gpa@ghci-1.5.host.json"]
+    (test,) = data["groups"][0]["tests"]
+    assert test["source"] == "spec/intel/tdx-map-gpa.yaml#TDX-MAPGPA-06"
+    root = Path(__file__).parents[2]
+    assert data["provenance"][0]["file"] == "spec/intel/tdx-map-gpa.yaml"
+    for item in data["provenance"]:
+        assert hashlib.sha256((root / item["file"]).read_bytes()).hexdigest() == item["sha256"]

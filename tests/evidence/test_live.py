@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import subprocess
 import sys
 import tempfile
 from importlib.resources import files
@@ -279,3 +281,103 @@ def test_modules_come_in_the_order_of_their_needs(kernel: Path) -> None:
 )  # fmt: skip
 def test_the_profile_of_a_kernel(version: tuple[int, int], profile: str | None) -> None:
     assert live.profile_of(version) == profile
+
+
+# -- where it runs ----------------------------------------------------------------------------------------------
+
+
+def test_the_program_finds_its_parts_when_python_is_isolated() -> None:
+    """As on a machine with a /dev/kvm of its own; nothing of KVM is opened before `configure`."""
+    messages: list[Any] = [{**HELLO, "id": 0}, {"cmd": "stop", "id": 1}]
+    lines = "".join(f"@hvabi {json.dumps(message)}\n" for message in messages)
+    with live.native((6, 1), "prot32") as command:
+        result = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=30, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [json.loads(line[7:])["id"] for line in result.stdout.splitlines()] == [0, 1]
+
+
+class Played:
+    """A kernel that is not there: its lines are those of the bundled adapter."""
+
+    def __init__(self, connector: str) -> None:
+        self.connector = connector
+
+    def __enter__(self) -> tuple[str, str, list[tuple[str, str]]]:
+        return "7.3.4-played", "played by the bundled adapter", [("prot32", self.connector)]
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+LIAR = """#!{python} -S
+import json, sys
+for line in sys.stdin:
+    command = json.loads(line[7:])
+    abi = {{"revisions": ["v1"], "transports": ["vmcall64", "vmcall32"], "roles": ["host"]}}
+    ok = {{}}
+    if command["cmd"] == "hello":
+        ok = {{"protocol": 1, "name": "liar", "version": "1", "features": [], "abis": {{"kvm-map-gpa-range": abi}}}}
+    if command["cmd"] == "call":
+        ok = {{"end": "return", "regs": {{"rax": "0x77"}}, "mem": []}}
+    print("@hvabi " + json.dumps({{"id": command["id"], "ok": ok}}), flush=True)
+"""
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["good", "liar"])
+def test_a_transcript_that_is_named_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, good: bool) -> None:
+    liar = tmp_path / "liar"
+    liar.write_text(LIAR.format(python=sys.executable))
+    liar.chmod(0o755)
+    monkeypatch.setattr("hvabi.cli.live._place", lambda *_, **__: Played("builtin" if good else f"cmd:{liar}"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    words = ("--observe", str(tmp_path / "out.ndjson"), "--", "--case", "*.vmcall64.done.already-private")
+    code, shown = run(*words)
+    named = re.findall(r"^transcript: (.+)$", shown, re.MULTILINE)
+    assert (code, len(named)) == ((0, 0) if good else (1, 1))
+    assert all(Path(name).stat().st_size > 100 for name in named)
+    assert bool(leftovers()) is not good
+
+
+DIES = """#!{python} -S
+import json, os, re, signal, socket, sys
+words = " ".join(sys.argv)
+with open(re.search(r"file:(\\S+)", words)[1], "w") as console:
+    console.write("HVABI READY 9.9\\n")
+server = socket.socket(socket.AF_UNIX)
+server.bind(re.search(r"path=([^, ]+)", words)[1])
+server.listen()
+peer, _ = server.accept()
+calls = 0
+for line in peer.makefile():
+    command = json.loads(line[7:])
+    answer = {{"ok": {{}}}}
+    if command["cmd"] == "hello":
+        abi = {{"revisions": ["v1"], "transports": ["vmcall64", "vmcall32"], "roles": ["host"]}}
+        offer = {{"name": "x", "version": "1", "features": [], "abis": {{"kvm-map-gpa-range": abi}}}}
+        answer = {{"ok": {{"protocol": 1, **offer}}}}
+    if command["cmd"] == "query":
+        answer = {{"unsupported": {{"message": "no"}}}}
+    if command["cmd"] == "call":
+        calls += 1
+        if calls == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        answer = {{"ok": {{"end": "return", "regs": {{"rax": hex(2**64 - 22)}}, "mem": []}}}}
+    peer.sendall(b"@hvabi " + json.dumps({{"id": command["id"], **answer}}).encode() + b"\\n")
+"""
+
+
+def test_qemu_that_is_killed_half_way(kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The case at which it went is a crash, the rest is not run, and nothing stays but the transcript that is named."""
+    tool(tmp_path / "bin", "qemu-system-x86_64", "")
+    (tmp_path / "bin/qemu-system-x86_64").write_text(DIES.format(python=sys.executable))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    words = ("--unpacked", str(kernel), "--", "--case", "*.vmcall64.KVM-MAPGPA-11*")
+    code, shown = run(*words, path=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert code == 1
+    assert re.search(r"broke: 1 crash", shown)
+    assert re.search(r"\d+ not run", shown)
+    assert "Traceback" not in shown
+    named = re.search(r"^transcript: (.+)$", shown, re.MULTILINE)[1]  # type: ignore[index]
+    assert [path.name for path in (tmp_path / "tmp").iterdir()] == [Path(named).parent.name]
+    assert Path(named).is_file()

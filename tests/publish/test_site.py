@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import re
 import time
 from dataclasses import dataclass, field
 from functools import cache
 from html.parser import HTMLParser
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from hvabi.abi.platforms import platforms
 from hvabi.abi.registry import abi_ids, bundled
 from hvabi.publish.book import read_book
 from hvabi.publish.docs import manual
@@ -201,3 +204,17 @@ def test_a_manual_of_some_abis_has_no_link_to_the_others() -> None:
         for link in Page(data.decode()).links:
             parts = urlsplit(link)
             assert parts.scheme or (unquote(parts.path) or name) in files, (name, link)
+
+
+@pytest.mark.parametrize("form", ["html", "md", "rst"])
+def test_a_platform_without_a_call_has_its_evidence(form: Any) -> None:
+    (platform,) = platforms().values()
+    pages = manual(read_book(), form)
+    (text,) = (data.decode() for name, data in pages.items() if name.startswith("index."))
+    words = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", "", text)))
+    assert platform.title in words
+    assert all(finding in words for _, finding in platform.evidence)
+
+
+def test_a_platform_is_not_in_a_manual_without_the_calls_of_its_guests() -> None:
+    assert "Platforms without" not in manual(read_book(["s390-uv-share"]))["index.html"].decode()

@@ -27,7 +27,7 @@ def test_24_megabytes_with_one_percent_of_calls(tmp_path: Path) -> None:
     calls = bench.make(path, 24 << 20, 0.01)
     _, found, peak = bench.replayed(path)
     assert found == calls > 1000
-    assert peak < MEMORY_KIB  # the peak of the process that started it counts too
+    assert peak < MEMORY_KIB
 
 
 @pytest.mark.slow
@@ -40,5 +40,5 @@ def test_2_gigabytes_with_one_percent_of_calls(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_2_gigabytes_of_calls(tmp_path: Path) -> None:
     """The ratio is printed and not judged: here the replay does work for each line, and the loop none."""
-    _, peak = script().measure(tmp_path / "a.log", 2 << 30, 1.0)
+    _, peak = script().measure(tmp_path / "a.log", 2 << 30, 1.0, rounds=1)
     assert peak < MEMORY_KIB

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hvabi.traces import TraceError, TraceSummary, replay_sources
-from hvabi.traces.replay import Replay, read_into
+from hvabi.traces.replay import Replay
+from hvabi.traces.sources import read_into
 from hvabi.traces.streams import Following
 
 if TYPE_CHECKING:

@@ -10,6 +10,8 @@ import os
 import sys
 import tty
 
+# Python's isolated mode, in which this is started, leaves out the program's own folder.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import vcpu
 
 PREFIX = "@hvabi "
@@ -168,9 +170,9 @@ class Session:
         self.guest = self.pending = None
 
 
-def serve(lines, write, parameters):
+def serve(lines, write, parameters, kind=Session):
     """Answer command lines until `stop` or the end of input."""
-    session = Session(parameters)
+    session = kind(parameters)
     last = None
     for line in lines:
         if not line.startswith(PREFIX):
@@ -214,7 +216,7 @@ def probe(parameters):
     return None
 
 
-def serve_device(path, parameters):
+def serve_device(path, parameters, kind):
     """Answer on a serial line for ever: a runner that comes back finds a new session."""
     device = open(path, "r+b", buffering=0)  # for the life of the process
     tty.setraw(device.fileno())
@@ -227,10 +229,10 @@ def serve_device(path, parameters):
 
     if os.fork() == 0:
         while True:
-            serve(lines, write, parameters)
+            serve(lines, write, parameters, kind)
 
 
-def main(words):
+def main(words, kind=Session):
     """Serve, or probe."""
     with open(words[0]) as file:
         parameters = json.load(file)
@@ -241,7 +243,7 @@ def main(words):
     if len(words) > 1:
         for settings, device in zip(words[::2], words[1::2], strict=True):
             with open(settings) as file:
-                serve_device(device, json.load(file))
+                serve_device(device, json.load(file), kind)
         print("HVABI READY", os.uname().release, flush=True)
         while True:
             os.wait()
@@ -250,7 +252,7 @@ def main(words):
         sys.stdout.write(text)
         sys.stdout.flush()
 
-    serve(sys.stdin, put, parameters)
+    serve(sys.stdin, put, parameters, kind)
     return 0
 
 

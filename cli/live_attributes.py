@@ -1,0 +1,135 @@
+"""``hvabi live attributes``: KVM_SET_MEMORY_ATTRIBUTES of a real kernel, from the guest's hypercall to its pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hvabi.cli import console
+from hvabi.cli.live_common import compared, conform_by, skipped, transcripts
+
+if TYPE_CHECKING:
+    from hvabi.evidence.live.kernels import Kernel
+    from hvabi.evidence.live.machine import Machine
+
+EPILOG = """\b
+Examples:
+  hvabi live attributes
+  hvabi live attributes --kernel linux-image-6.12.117+deb12-amd64
+  hvabi live attributes --compare tests/data/live/attributes/6.12.117+deb12-amd64.ndjson
+  hvabi live attributes -- --rule KVM-MEMATTR-06 --html attributes.html
+
+Boots a kernel of Debian in QEMU, without hardware virtualisation, with modules kvm and kvm-amd that are built here from
+Debian's source with CONFIG_KVM_SW_PROTECTED_VM: no kernel of Debian has that. Every generated case of
+kvm-memory-attributes is judged, the state of each page as its guest sees it. Then a guest converts pages by hypercall,
+with hvabi's adapters as its VMM, and reads and writes them; every step is compared with what the adapters say without
+a kernel. Words behind -- go to hvabi conform.
+
+Needed: qemu-system-x86, make, gcc of the kernel's version, apt. The build takes minutes, once per kernel.
+
+Exit codes: 0 good, 1 something was found, 2 used wrongly, 4 skipped, because it is not possible here.
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.option("--kernel", metavar="PACKAGE", help="The kernel package; by default the newest generic one.")
+@click.option("--unpacked", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="A folder with boot/vmlinuz-* and lib/modules, instead of a package.")  # fmt: skip
+@click.option("--suite", metavar="SUITE", help="A suite of Debian other than this machine's own.")
+@click.option("--list", "listing", is_flag=True, help="List the kernels that apt offers.")
+@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Where downloads and builds are kept.")
+@click.option("--observe", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
+              help="Write what was answered.")  # fmt: skip
+@click.option("--compare", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Compare what was answered with what was observed earlier.")  # fmt: skip
+@click.argument("conform", metavar="[-- CONFORM OPTIONS]", nargs=-1)
+def attributes(
+    *, kernel: str | None, unpacked: Path | None, suite: str | None, listing: bool, cache: Path | None,
+    observe: Path | None, compare: Path | None, conform: tuple[str, ...],
+) -> int:  # fmt: skip
+    """Test KVM's memory attributes: private and shared pages of a real guest."""
+    from hvabi.evidence.live import attributes as live
+    from hvabi.evidence.live import modules
+    from hvabi.evidence.live.errors import LiveError
+    from hvabi.evidence.live.kernels import Store, cache_folder
+    from hvabi.evidence.live.kernels import unpacked as in_folder
+    from hvabi.evidence.live.machine import PC
+
+    with console.Progress("live") as progress:
+        store = Store(cache or cache_folder(), suite=suite, progress=progress)
+        try:
+            if listing:
+                console.say("\n".join(modules.usable(store)))
+                return console.GOOD
+            PC.find()
+            stock = in_folder(unpacked) if unpacked is not None else store.kernel(kernel or modules.newest(store))
+            chosen = modules.rebuilt(store, stock)
+            with live.emulated(chosen, progress) as machine:
+                console.say(f"Linux {chosen.release}, {live.HOW}")
+                return _runs(chosen, machine, conform, observe, compare, progress)
+        except LiveError as error:
+            return skipped(error)
+
+
+def _runs(
+    kernel: Kernel, machine: Machine, words: tuple[str, ...], observe: Path | None, compare: Path | None, progress: Any
+) -> int:
+    """Run the cases and the scenarios; return the worst exit code."""
+    from hvabi.evidence.live.attributes import ABI, HOW, profile_of
+    from hvabi.evidence.live.observations import Observed, from_transcripts, write
+
+    profile = profile_of(kernel.version)
+    with transcripts() as (folder, codes):
+        transcript = folder / "transcript"
+        worst = conform_by([
+            ABI, "--iut", f"unix:{machine.lines[0]}", "--role", "host", "--transcript", str(transcript),
+            "--timeout", "60", *(("--profile", profile) if profile else ()), *words,
+        ])  # fmt: skip
+        codes.append(worst)
+        if worst > console.FOUND:
+            return worst
+        found = from_transcripts([transcript])
+    rows = _scenarios(kernel, machine, progress)
+    if rows is None:
+        return console.FOUND
+    worst = max(worst, console.FOUND if any(row.differs for row in rows) else console.GOOD)
+    steps = tuple(row.observation for row in rows)
+    observed = Observed(
+        kernel=kernel.release, how=HOW, abi=ABI,
+        observations=tuple(sorted((*found, *steps), key=lambda item: item.request)),
+    )  # fmt: skip
+    if observe is not None:
+        write(observe, observed)
+        console.say(f"{len(observed.observations)} observations written to {observe}")
+    if compare is not None:
+        worst = max(worst, compared(compare, observed))
+    return worst
+
+
+def _scenarios(kernel: Kernel, machine: Machine, progress: Any) -> Any:
+    """Play the scenarios on KVM and on the model; return the rows, or None where the machine went away."""
+    from hvabi.evidence.live.attributes import model_of
+    from hvabi.evidence.live.bench import Bench
+    from hvabi.evidence.live.errors import LiveError
+    from hvabi.evidence.live.played import rows_of
+    from hvabi.evidence.live.scenarios import SCENARIOS
+
+    rows = []
+    try:
+        with Bench(machine.lines[1]) as bench:
+            for scenario in SCENARIOS:
+                progress(scenario.name)
+                rows += rows_of(scenario, bench, model_of(kernel.version))
+    except LiveError as error:
+        console.fail(f"{error.message}; the machine's last words: {machine.tail()[-400:]}")
+        return None
+    for row in rows:
+        if row.differs:
+            console.say(f"differs: {row.observation.request}")
+            console.say(f"  KVM:   {row.observation.found}")
+            console.say(f"  model: {row.wanted}")
+    differ = sum(row.differs for row in rows)
+    console.say(f"{len(SCENARIOS)} scenarios, {len(rows)} steps on KVM and on the model: {differ} differ")
+    return rows
