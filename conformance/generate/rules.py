@@ -84,8 +84,9 @@ class RuleCases:
         quota: dict[tuple[str, ...], int] = {}
         for question in self.bases:
             for name, changed in variants(self.basis, question, rule):
-                # Each field has its share, or the first operand of a rule would use up all cases.
-                share = _changed(question, changed)
+                # Each field has its share, or the first operand of a rule would use up all cases; and so has the last
+                # element of a list, before which something is done.
+                share = (*_changed(question, changed), "last" * name.startswith("last-"))
                 if name in names or quota.get(share, 0) >= self.most or len(alone) >= MOST_ALONE:
                     continue
                 judged = judge(self.basis, changed)
