@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hvabi.abi._compile import layout_node
 from hvabi.abi.annotation import Annotation, BitRun, Problem, Row, Word
 from hvabi.abi.given import GivenReader
 from hvabi.abi.model import BlockPlace, PairPlace, RegisterPlace
+from hvabi.abi.straight_layout import whole_number
 from hvabi.abi.wire import register_bits
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ def _field(
     codec: MessageCodec, item: Field, place: Place, fields: Fields, scope: Scope, out: _Rows, *, given: bool
 ) -> Row:
     value = fields[item.name]
-    raw = layout_node(item.word).to_int(value, path=item.name) if item.word is not None else int(value)
+    raw = whole_number(item.word, value, item.name) if item.word is not None else int(value)
     if isinstance(place, RegisterPlace):
         hi = place.lo + item.bits - 1 if place.hi is None else place.hi
         where: dict[str, Any] = {"register": place.register, "hi": hi, "lo": place.lo}
@@ -292,7 +292,7 @@ def _list(
     for number, value in enumerate(values[:MAX_ELEMENTS]):
         path = f"{item.name}[{number}]"
         offset = start + number * stride
-        raw = layout_node(item.items).to_int(value, path=path) if item.items is not None else int(value)
+        raw = whole_number(item.items, value, path) if item.items is not None else int(value)
         raw &= (1 << item.bits) - 1
         _, words = (None, "") if item.items is not None else describe(item, raw)
         doc = item.items.doc if item.items is not None else item.doc

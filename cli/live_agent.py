@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hvabi.cli import console
-from hvabi.cli.live_common import conform_by, skipped
+from hvabi.cli.live_common import conform_by, skipped, transcripts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,28 +71,25 @@ def _runs(kernel: Kernel, elf: Path, words: Sequence[str], progress: Any) -> int
 
     profile = profile_of(kernel.version)
     options = [*(("--profile", profile) if profile else ()), *words]
-    worst = console.GOOD
     found: list[dict[str, Any]] = []
-    with (
-        tempfile.TemporaryDirectory(prefix="hvabi-live-") as folder,
-        live.emulated(kernel, elf.read_bytes(), progress) as machine,
-    ):
+    with transcripts() as (folder, codes), live.emulated(kernel, elf.read_bytes(), progress) as machine:
         for number, (what, line) in enumerate(zip(live.HOSTS, machine.lines, strict=True)):
             console.say(f"Linux {kernel.release} in QEMU TCG, guest of its KVM, {what}")
-            code, rows = _conform(Path(folder, f"{number}.json"), f"unix:{line}", ["--timeout", "60", *options])
-            worst = max(worst, code)
+            code, rows = _conform(folder / f"guest{number}.json", f"unix:{line}", ["--timeout", "60", *options])
+            codes.append(code)
             found += rows
-        if worst > console.FOUND:
+        if max(codes) > console.FOUND:
             console.note(machine.tail())
-            return worst
+            return max(codes)
         console.say("The bundled host adapter, the same cases")
-        code, bundled = _conform(Path(folder, "bundled.json"), "builtin", options)
+        code, bundled = _conform(folder / "bundled.json", "builtin", options)
+        codes.append(code)
     count, differ = live.differences(found, bundled)
     for difference in differ:
         console.say(f"differs: {difference}")
     console.say(f"agent and bundled adapter: {count} cases ran in both, {len(differ)} with another verdict")
     bad = any(difference.bad for difference in differ)
-    return console.FOUND if bad or not count else max(worst, code)
+    return console.FOUND if bad or not count else max(codes)
 
 
 def _conform(report: Path, connector: str, words: Sequence[str]) -> tuple[int, list[dict[str, Any]]]:

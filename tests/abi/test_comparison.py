@@ -13,7 +13,7 @@ from hvabi.abi.model import BlockPlace
 from hvabi.abi.registry import abi_ids, bundled
 
 ROWS = compare(map(bundled, abi_ids()))
-BY_ABI = {row.abi: row for row in ROWS}
+BY_ABI = {row.abi: row for row in reversed(ROWS)}
 
 KNOWN = [
     # abi, aspect, what must stand in it; from the headers and documents that the specifications cite

@@ -34,10 +34,12 @@ def _speaks(abi: str) -> bool:
 
 ABIS = [abi for abi in abi_ids() if _speaks(abi)]
 # One page at a time, or in elements of one size: these never ask for a granule that is larger than theirs.
-BY_PAGE = {"ghcb-msr-psc", "ghcb-psc", "hyperv-host-visibility", "s390-uv-share", "pkvm-mem-share"}
+BY_PAGE = {"ghcb-msr-psc", "ghcb-psc", "hyperv-host-visibility", "s390-uv-share", "pkvm-mem-share", "ffa-mem-share"}
 BY_SIZE = {*BY_PAGE, "common-convert", "kvm-shared-pages-list"}
 LARGE = {"pef-uv-share": BY_PAGE | {"kvm-shared-pages-list"}, "kvm-page-enc-bitmap": BY_SIZE | {"pef-uv-share"}}
 """ABIs with a large granule, and those whose requests may have smaller pieces."""
+# A near side that goes page by page makes a region of each.
+ROOMY = {"ffa-mem-share": {"max_shares": 0x1000}}
 PAIRS = [(near, far) for near in ABIS for far in ABIS if near not in LARGE.get(far, ()) or near == far]
 FIRST = 0x4000  # pages: behind every scratch area, aligned to any granule
 ROOM = 0x400
@@ -84,7 +86,7 @@ def sequence(near: str, far: str, seed: str, count: int) -> list[tuple[int, int,
 
 @pytest.mark.parametrize(("near", "far"), PAIRS, ids=lambda abi: abi)
 def test_random_sequences_leave_both_sides_the_same(near: str, far: str) -> None:
-    bridge, guest = Bridge(near, far), guest_of(near)
+    bridge, guest = Bridge(near, far, far_config=ROOMY.get(far)), guest_of(near)
     pages: dict[int, PageState] = {}
     for start, length, to in sequence(near, far, "a", 10):
         result = converse(guest, bridge.near, start * PAGE_SIZE, length, to)

@@ -336,3 +336,48 @@ def test_a_transcript_that_is_named_is_there(tmp_path: Path, monkeypatch: pytest
     assert (code, len(named)) == ((0, 0) if good else (1, 1))
     assert all(Path(name).stat().st_size > 100 for name in named)
     assert bool(leftovers()) is not good
+
+
+DIES = """#!{python} -S
+import json, os, re, signal, socket, sys
+words = " ".join(sys.argv)
+with open(re.search(r"file:(\\S+)", words)[1], "w") as console:
+    console.write("HVABI READY 9.9\\n")
+server = socket.socket(socket.AF_UNIX)
+server.bind(re.search(r"path=([^, ]+)", words)[1])
+server.listen()
+peer, _ = server.accept()
+calls = 0
+for line in peer.makefile():
+    command = json.loads(line[7:])
+    answer = {{"ok": {{}}}}
+    if command["cmd"] == "hello":
+        abi = {{"revisions": ["v1"], "transports": ["vmcall64", "vmcall32"], "roles": ["host"]}}
+        offer = {{"name": "x", "version": "1", "features": [], "abis": {{"kvm-map-gpa-range": abi}}}}
+        answer = {{"ok": {{"protocol": 1, **offer}}}}
+    if command["cmd"] == "query":
+        answer = {{"unsupported": {{"message": "no"}}}}
+    if command["cmd"] == "call":
+        calls += 1
+        if calls == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        answer = {{"ok": {{"end": "return", "regs": {{"rax": hex(2**64 - 22)}}, "mem": []}}}}
+    peer.sendall(b"@hvabi " + json.dumps({{"id": command["id"], **answer}}).encode() + b"\\n")
+"""
+
+
+def test_qemu_that_is_killed_half_way(kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The case at which it went is a crash, the rest is not run, and nothing stays but the transcript that is named."""
+    tool(tmp_path / "bin", "qemu-system-x86_64", "")
+    (tmp_path / "bin/qemu-system-x86_64").write_text(DIES.format(python=sys.executable))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    words = ("--unpacked", str(kernel), "--", "--case", "*.vmcall64.KVM-MAPGPA-11*")
+    code, shown = run(*words, path=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert code == 1
+    assert re.search(r"broke: 1 crash", shown)
+    assert re.search(r"\d+ not run", shown)
+    assert "Traceback" not in shown
+    named = re.search(r"^transcript: (.+)$", shown, re.MULTILINE)[1]  # type: ignore[index]
+    assert [path.name for path in (tmp_path / "tmp").iterdir()] == [Path(named).parent.name]
+    assert Path(named).is_file()
