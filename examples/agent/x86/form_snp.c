@@ -187,7 +187,7 @@ static bool poke(struct hvabi *s, uint64_t gpa, const uint8_t *data, size_t size
 	const uint64_t page = gpa & ~(uint64_t)(HVABI_PAGE - 1);
 	size_t i = 0;
 
-	if (gpa + size > MAPPED)
+	if (gpa >= MAPPED || size > MAPPED - gpa)
 		return hvabi_refuse(s, HVABI_UNSUPPORTED, "memory at 0x%llx is beyond what the agent maps", (unsigned long long)gpa);
 	if (gpa + size > (uint64_t)(uintptr_t)x86_start && gpa < (uint64_t)(uintptr_t)x86_end)
 		return hvabi_refuse(s, HVABI_UNSUPPORTED, "memory at 0x%llx is where the agent itself lies", (unsigned long long)gpa);
