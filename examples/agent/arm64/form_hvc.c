@@ -57,11 +57,11 @@ static bool convert(struct hvabi *s, const struct hvabi_pages *pages)
 	return true;
 }
 
-static bool named(const struct hvabi_setup *setup, const struct agent_request *request, struct hvabi_pages *pages)
+static bool named(const struct hvabi_setup *setup, const struct agent_request *request, size_t index, struct hvabi_pages *pages)
 {
 	pages->gpa = request->regs[1];
 	pages->pages = setup->revision == ANDROID && request->regs[2] > 0 ? request->regs[2] : 1;
-	return (uint32_t)request->regs[0] == HVABI_PKVM_MEM_SHARE_SHARE_FUNCTION_MEM_SHARE && pages->gpa % HVABI_PAGE == 0;
+	return index == 0 && (uint32_t)request->regs[0] == HVABI_PKVM_MEM_SHARE_SHARE_FUNCTION_MEM_SHARE && pages->gpa % HVABI_PAGE == 0;
 }
 
 const struct agent_form agent_form = {
@@ -72,4 +72,5 @@ const struct agent_form agent_form = {
 	.enabled = enabled,
 	.convert = convert,
 	.named = named,
+	.max_undo = UINT64_C(1) << 12, /* 16 MiB */
 };
