@@ -36,7 +36,8 @@ CASES = [
 """Machine, form, ABI, revision, transport, and how many cases at least are run to their end."""
 LEFT_OUT = re.compile(
     "(reset: |call: )?(configure: |there is no fact |it has not the feature inject"
-    "|memory at 0x.* beyond what the agent maps|0x.* could not be put back page by page|pages cannot be prepared: .* for 0x[0-9a-f]{13,} with)"
+    "|memory at 0x.* beyond what the agent maps|0x.* could not be put back page by page"
+    "|pages cannot be prepared: .* for 0x[0-9a-f]{13,} with)"
 )
 """What the agent may say of a case that it does not run: what a guest cannot bring about, does not map, could not put
 back, or lies beyond the addresses that any host takes."""
