@@ -6,13 +6,12 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from hvabi.abi._compile import layout_node
 from hvabi.abi.errors import CodecError, UsageError
 from hvabi.abi.model import BlockPlace
 from hvabi.abi.placing import Placer
 from hvabi.abi.scope import Fields, Scope
 from hvabi.abi.straight import Straight
-from hvabi.abi.straight_layout import layout_code
+from hvabi.abi.straight_layout import layout_code, whole_number
 from hvabi.abi.values import check_names, value_class
 from hvabi.abi.wire import BodySource, Wire, WireSink, WireSource, register_bits
 
@@ -57,10 +56,7 @@ class LayoutCodec:
     def encode(self, value: Encodable = None, /, **fields: Any) -> bytes:
         """Encode a value, a mapping or keyword fields; a field left out is its default or 0."""
         given = fields if value is None else value
-        number = layout_code(self.layout).to_int(given)
-        if number is None:
-            number = layout_node(self.layout).to_int(given, path="")
-        return number.to_bytes(self.size, self.layout.endian)
+        return whole_number(self.layout, given, "").to_bytes(self.size, self.layout.endian)
 
 
 def check_reserved(fields: Mapping[str, Field], value: Any, message: str, path: str) -> None:
@@ -324,13 +320,14 @@ class MessageCodec:
     @staticmethod
     def _filled(name: str, field: Field, given: Any) -> Any:
         """Return a list with whole elements, so that other fields' defaults can look into them."""
-        if field.items is None or not isinstance(given, (list, tuple)):
+        if not field.is_list or not isinstance(given, (list, tuple)):
             return given
+        if field.items is None:
+            return tuple(given)
         code = layout_code(field.items)
         numbers = code.ints(given)
         if numbers is None:
-            node = layout_node(field.items)
-            numbers = [node.to_int(one, path=f"{name}[{number}]") for number, one in enumerate(given)]
+            numbers = [whole_number(field.items, one, f"{name}[{number}]") for number, one in enumerate(given)]
         return tuple(map(code.from_int, numbers))
 
     def encode(self, value: Encodable = None, /, *, request: Any = None, **fields: Any) -> Wire:

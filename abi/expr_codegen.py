@@ -88,10 +88,13 @@ class Inliner:
     `hvabi.abi.expr_runtime.Runtime` give; it raises `ExprError` and what lookups raise.
     """
 
-    budget = f"B = [{MAX_STEPS}]"
-
     def __init__(self) -> None:
         self._generator = _Generator(inline=False)
+
+    @property
+    def budget(self) -> str:
+        """The first line of the function, once all expressions are written."""
+        return f"B = [{MAX_STEPS}]" if self._generator.walks else "pass"
 
     @property
     def parts(self) -> tuple[Expr, ...]:

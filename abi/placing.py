@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from hvabi.abi._compile import layout_node
 from hvabi.abi.errors import CodecError
 from hvabi.abi.model import BlockPlace, PairPlace, RegisterPlace
-from hvabi.abi.straight_layout import layout_code
+from hvabi.abi.straight_layout import layout_code, whole_number
 from hvabi.abi.values import number_of, opener
 from hvabi.abi.wire import register_bits
 
@@ -247,8 +246,7 @@ class Placer:
     def number(self, field: Field, given: Any) -> int:
         """Return what was given for a scalar field as an integer, signed as it is meant."""
         if field.word is not None:
-            whole = layout_code(field.word).to_int(given)
-            return layout_node(field.word).to_int(given, path=field.name) if whole is None else whole
+            return whole_number(field.word, given, field.name)
         number = number_of(field.enum, given, message=self.label, path=field.name)
         self._check_fits(field, number, field.bits, None)
         return number
@@ -284,20 +282,20 @@ class Placer:
         size = field.bits // 8
         stride = scope.int(place.stride) if place.stride is not None else size
         self._check_list(field, first + len(given), stride, size)
-        block = self.blocks[place.block]
-        out = bytearray((len(given) - 1) * stride + size)
-        for number, item in enumerate(given):
-            path = f"{field.name}[{number}]"
-            out[number * stride : number * stride + size] = self.element_bytes(field, item, block, path)
-        self.write(block, scope.int(place.at) + first * stride, bytes(out), scope, sink)
+        block, at = self.blocks[place.block], scope.int(place.at) + first * stride
+        items = [self.element_bytes(field, item, block, f"{field.name}[{n}]") for n, item in enumerate(given)]
+        if stride == size:
+            self.write(block, at, b"".join(items), scope, sink)
+            return
+        # What lies between two elements belongs to other fields.
+        for number, raw in enumerate(items):
+            self.write(block, at + number * stride, raw, scope, sink)
 
     def element_bytes(self, field: Field, item: Any, block: Block, path: str) -> bytes:
         """Return one element of a list as its bytes."""
         size = field.bits // 8
         if field.items is not None:
-            word = layout_code(field.items).to_int(item)
-            if word is None:
-                word = layout_node(field.items).to_int(item, path=path)
+            word = whole_number(field.items, item, path)
             return word.to_bytes(size, field.items.endian)
         if isinstance(item, bool) or not isinstance(item, int) or item < 0 or item >> field.bits:
             raise CodecError(

@@ -183,3 +183,14 @@ def _writing(layout: Layout, scope: dict[str, Any]) -> list[str]:
 def layout_code(layout: Layout) -> LayoutCode:
     """Return the generated code of a layout, made once."""
     return LayoutCode(layout)
+
+
+def whole_number(layout: Layout, given: Any, path: str) -> int:
+    """Return the whole integer of what was given for a layout; the node says what is wrong with it."""
+    found = layout_code(layout).to_int(given)
+    if found is None:
+        # Imported when it is needed: construct takes longer to import than most messages to decode.
+        from hvabi.abi._compile import layout_node
+
+        found = layout_node(layout).to_int(given, path=path)
+    return found

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from hvabi.abi.errors import ExprError
 from hvabi.abi.expr import (
     Attr,
     Binary,
@@ -21,6 +23,8 @@ from hvabi.abi.expr import (
     Truth,
     Unary,
     Want,
+    children,
+    evaluate,
 )
 from hvabi.abi.expr_codegen import FIELD_BITS, Inliner, Variable
 from hvabi.abi.expr_runtime import Runtime
@@ -85,11 +89,21 @@ class Names:
         """Return what the generated code needs of the expression language."""
         return Runtime(whole, self._inliner.parts).globals()
 
-    budget = Inliner.budget
+    @property
+    def budget(self) -> str:
+        """The first line of the function, once all expressions are written."""
+        return self._inliner.budget
 
     def resolved(self, expr: Expr, bound: frozenset[str] = frozenset()) -> Expr:
-        """Return the expression over numbers and variables only. Raises `Unsupported`."""
+        """Return the expression over numbers and variables only, what is known worked out. Raises `Unsupported`."""
+        found = self._resolved(expr, bound)
+        if isinstance(found, Binary | Unary) and all(isinstance(child, Int) for child in children(found)):
+            # What fails is left as it is, and fails when it is reached.
+            with suppress(ExprError):
+                return found if found.op == "not" else number(evaluate(found, {}, "int"))
+        return found
 
+    def _resolved(self, expr: Expr, bound: frozenset[str]) -> Expr:
         def go(each: Expr) -> Expr:
             return self.resolved(each, bound)
 

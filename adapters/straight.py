@@ -203,19 +203,16 @@ class _Writer:
             raise Unsupported("no answer")
         answer = answers[0]
         kept, self.reader.lines = self.reader.lines, []
-        lines = self.reader.lines
-        lines += [
-            f"done_bytes = done_pages * {PAGE_SIZE}",
-            "part_pages = errno = 0",
-            "index = 1",
-            "to = numbers[state]",
-        ]
         if answer.when is not None:
             self.reader.require(self.reader.names.code(answer.when, "bool"))
         registers = "{}"
         if answer.fields and answer.end != "stop":
             registers = self._registers(answer)
-        self.reader.lines = kept
+        lines, self.reader.lines = self.reader.lines, kept
+        used = "\n".join(lines)
+        known = {"done_bytes": f"done_pages * {PAGE_SIZE}", "to": "numbers[state]", "index": "1"}
+        known.update({"part_pages": "0", "errno": "0"})
+        lines = [f"{name} = {code}" for name, code in known.items() if name in used] + lines
         self.scope["end"], self.scope["fault"], self.scope["reason"] = answer.end, answer.fault, answer.reason
         return lines, (
             f"return HostAnswer(end=end, regs={registers}, fault=fault, reason=reason, status=DONE,"

@@ -224,8 +224,9 @@ class RangeMap(Generic[S]):
         if not 0 <= start < end <= PAGE_LIMIT:
             _check_interval(start, end)
             return ()
-        code = self._code_of.get(state)
-        if code is None:
+        try:
+            code = self._code_of[state]
+        except KeyError:
             code = self._table.add(state, self._codes)
         firsts = self._firsts
         if len(firsts) == 1:
@@ -238,7 +239,7 @@ class RangeMap(Generic[S]):
         i = bisect_left(bounds, start)
         left = codes[i - 1] if i else 0
         size = len(bounds)
-        if i == size or bounds[i] > end:
+        if i == size or (first := bounds[i]) > end:
             # The whole interval lies in one run: no boundary is in it, and none goes away.
             if left == code:
                 return ()
@@ -255,6 +256,20 @@ class RangeMap(Generic[S]):
                 self._split(c)
             states = self._states
             return (_change(Change, (start, end, states[left], states[code])),)
+        j = i + 1
+        if first == start and j < size and bounds[j] == end and left == code == codes[j]:
+            # Exactly one run, the most frequent case: its pages go back to what is on both sides.
+            old = codes[i]
+            del bounds[i : j + 1]
+            del codes[i : j + 1]
+            if old:
+                self._count -= 1
+            if code:
+                self._count -= 1
+            if len(firsts) > 1 and (size - 2) * 2 <= self._chunk_size:
+                self._join(c)
+            states = self._states
+            return (_change(Change, (start, end, states[old], states[code])),)
         return self._set_over(c, i, left, start, end, code)
 
     def _set_over(self, c: int, i: int, left: int, start: int, end: int, code: int) -> tuple[Change[S], ...]:
@@ -267,23 +282,19 @@ class RangeMap(Generic[S]):
             if j < size and bounds[j] <= end:
                 j = bisect_right(bounds, end, j)
         right = codes[j - 1]
-        changes: tuple[Change[S], ...]
-        if j == i + 2 and bounds[i] == start and bounds[i + 1] == end:
-            # Exactly one run, the most frequent case: pages go back to what they were.
+        if j == i + 2 and left != code != right and bounds[i] == start and bounds[i + 1] == end:
+            # Exactly one run gets a state that its neighbours have not: its boundaries stay.
             old = codes[i]
             if old == code:
                 return ()
-            changes = (_change(Change, (start, end, self._states[old], self._states[code])),)
-            if old:
-                self._count -= 1
-            if right:
-                self._count -= 1
-        else:
-            inner = codes[i:j]
-            changes = self._changes(start, end, left, zip(bounds[i:j], inner, strict=True), code)
-            if not changes:
-                return ()
-            self._count -= j - i - inner.count(0)
+            self._count += bool(code) - bool(old)
+            codes[i] = code
+            return (_change(Change, (start, end, self._states[old], self._states[code])),)
+        inner = codes[i:j]
+        changes = self._changes(start, end, left, zip(bounds[i:j], inner, strict=True), code)
+        if not changes:
+            return ()
+        self._count -= j - i - inner.count(0)
         if left == code == right:
             del bounds[i:j]
             del codes[i:j]

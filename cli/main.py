@@ -37,6 +37,7 @@ COMMANDS = {
     "lint": "Check specification files.",
     "diff": "What changed between two specifications, and whether it breaks anybody.",
     "layout-check": "Check the specifications against kernel headers.",
+    "bench": "Our speed beside that of others on the same work.",
     "iut": "Serve the bundled adapters over the line protocol.",
     "generate": "Renew the generated tables of a checkout.",
 }

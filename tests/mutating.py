@@ -6,26 +6,59 @@ number is changed by one, by a page, by a bit, or becomes what another field is.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import CodecError
-from hvabi.abi.expr import Name, names
+from hvabi.abi.expr import Attr, Name, names, walk
 from hvabi.adapters.values import Injection
 from hvabi.backend import PageState
 from tests.fuzzing import AREA, SCRATCH, SHAPES, Combo, Input, Memory, Ranges, fields_of, numbers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from random import Random
 
+    from hvabi.abi.calls import Rule
     from hvabi.abi.codec import MessageCodec
     from hvabi.abi.model import Field
+    from hvabi.abi.specification import Abi
 
 STATES = (PageState.SHARED, PageState.PRIVATE)
 _ERRNOS = (1, 2, 4, 7, 11, 12, 14, 16, 17, 22, 28, 38, 95, 524, 4095)
+_AROUND = {"in-state": 0, "privileged": 3, "enabled": 4, "readable": 5, "within-memory": 5, "fact": 6}
+"""By check of a rule, the number of what changes its surroundings, see `Mutator.surroundings`."""
+_ALL_SHARED: Ranges = ((AREA[0] - 8, AREA[1] + 8, PageState.SHARED),)
 _MOST_BYTES = 1 << 14
 """Longest memory of a generated request, in bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aim:
+    """A rule that is to be hit: its call, the fields and facts that it looks at, and what of the surroundings."""
+
+    call: str
+    fields: frozenset[str]
+    facts: frozenset[str]
+    around: int | None
+
+    @classmethod
+    def at(cls, abi: Abi, rule: Rule) -> Aim:
+        """Return the aim of a rule: fields through definitions, for a rule about elements the list too."""
+        call = next(call for call in abi.calls.values() if rule in call.rules)
+        todo = [expr for exprs in rule.operands.values() for expr in exprs]
+        todo += [rule.when] if rule.when is not None else []
+        seen: set[str] = set()
+        while todo:
+            for node in walk(todo.pop()):
+                name = node.name if isinstance(node, Name | Attr) else None
+                if name is not None and name not in seen:
+                    seen.add(name)
+                    todo += [call.define[name].expr] if name in call.define else []
+        if call.each is not None and "it" in seen:
+            seen.add(call.each)
+        facts = frozenset({rule.words["name"]} if rule.check == "fact" else ())
+        return cls(call=call.name, fields=frozenset(seen), facts=facts, around=_AROUND.get(rule.check))
 
 
 class Mutator:
@@ -35,6 +68,17 @@ class Mutator:
         self.abi = abi
         self.rng = rng
         self.numbers = numbers_of(abi)
+        self.aim: Aim | None = None
+
+    def pick(self, choices: Iterable[str], wanted: Collection[str]) -> str:
+        """Return one of the names, half of the time one of the wanted where there are any."""
+        every = list(choices)
+        aimed = [name for name in every if name in wanted]
+        return self.rng.choice(aimed if aimed and self.rng.random() < 0.5 else every)
+
+    @property
+    def _aimed(self) -> Collection[str]:
+        return self.aim.fields if self.aim is not None else ()
 
     # -- numbers and fields -------------------------------------------------------------------------------------
 
@@ -67,13 +111,13 @@ class Mutator:
         """Return another value for a scalar or a word, of which one part changes."""
         if item.word is None or not isinstance(old, dict):
             return self.number(item, int(old), others)
-        name = self.rng.choice(list(item.word.fields))
+        name = self.pick(item.word.fields, self._aimed)
         return {**old, name: self.part(item.word.fields[name], old[name], others)}
 
     def fields(self, codec: MessageCodec, fields: dict[str, Any]) -> dict[str, Any]:
         """Return the fields of a request with one of them changed."""
         message = codec.message
-        name = self.rng.choice(list(message.fields))
+        name = self.pick(message.fields, self._aimed)
         item = message.fields[name]
         others = [value for value in fields.values() if isinstance(value, int) and value]
         if not item.is_list:
@@ -120,7 +164,7 @@ class Mutator:
             case _:
                 part = old[at]
                 if item.items is not None:
-                    name = rng.choice(list(item.items.fields))
+                    name = self.pick(item.items.fields, self._aimed)
                     part = {**part, name: self.part(item.items.fields[name], part[name], [*others, *_flat(old[0])])}
                 else:
                     part = self.number(item, part, others)
@@ -133,9 +177,13 @@ class Mutator:
         calls = list(found.calls.values())
         main = found.abi.convert_call
         call = main if main is not None and rng.random() < 0.75 else rng.choice(calls)
+        if self.aim is not None:
+            call = found.calls.get(self.aim.call, call)
         each = call.convert is not None and call.convert.each is not None
-        # Long lists take long; a few are enough.
-        shape = rng.choice((0, 1, 1, 1, 2) if each and rng.random() < 0.97 else range(len(SHAPES)))
+        # Long lists take long; a few are enough. Where an element can be large, many pages are no long list.
+        large = call.guest is not None and len(call.guest.element_pages) > 1
+        short = each and rng.random() < (0.75 if large else 0.97)
+        shape = rng.choice((0, 1, 1, 1, 2) if short else range(len(SHAPES)))
         fields = found.base(call, config, shape, rng.choice(STATES))
         if fields is None:
             return None
@@ -143,7 +191,7 @@ class Mutator:
         try:
             for _ in range(rng.choice((0, 1, 1, 1, 2, 3))):
                 fields = self.fields(codec, fields)
-            crossing = rng.random() < 0.05
+            crossing = rng.random() < (0.3 if self.aim is not None and self.aim.around == _AROUND["readable"] else 0.05)
             if crossing:
                 fields = self.over_a_page(codec, fields)
             wire = codec.encode(fields)
@@ -156,7 +204,8 @@ class Mutator:
         made = Input(combo=combo, call=call.name, config=config, regs=wire.regs, mem=mem)
         if crossing:
             made = replace(made, slots=self.slots(made))
-        return self.surroundings(found, made, rng.choice((0, 0, 1, 2)))
+        times = rng.choice((0, 0, 1, 2)) if self.aim is None or self.aim.around is None else rng.choice((0, 1, 1, 2))
+        return self.surroundings(found, made, times)
 
     def over_a_page(self, codec: MessageCodec, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields with a block that a field names moved so that it ends behind the end of its page."""
@@ -174,7 +223,10 @@ class Mutator:
         rng = self.rng
         changes: dict[str, Any] = {}
         for _ in range(times):
-            match rng.randrange(10):
+            what = rng.randrange(10)
+            if self.aim is not None and self.aim.around is not None and rng.random() < 0.5:
+                what = self.aim.around
+            match what:
                 case 0 | 1 | 2:
                     changes["before"] = self.ranges()
                 case 3:
@@ -185,9 +237,11 @@ class Mutator:
                     changes["slots"] = self.slots(given)
                 case 6 if found.abi.facts:
                     start = AREA[0] + rng.choice((-8, 0, 0, 1, 2, 100))
-                    changes["facts"] = (
-                        (rng.choice(list(found.abi.facts)), start, start + rng.choice((1, 2, 16, 600))),
-                    )
+                    name = self.pick(found.abi.facts, self.aim.facts if self.aim is not None else ())
+                    changes["facts"] = ((name, start, start + rng.choice((1, 2, 16, 600))),)
+                    if self.aim is not None and self.aim.facts and rng.random() < 0.3:
+                        # Many facts only stop what would be possible: taking back pages that are shared.
+                        changes["before"] = _ALL_SHARED
                 case 7:
                     changes["max_ranges"] = rng.choice((None, 0, 1, 2, 3, 6))
                 case 8:
@@ -208,7 +262,7 @@ class Mutator:
         rng = self.rng
         if rng.random() < 0.1:
             # What is to be taken back must have been shared first.
-            return ((AREA[0] - 8, AREA[1] + 8, PageState.SHARED),)
+            return _ALL_SHARED
         out: list[tuple[int, int, PageState]] = []
         at = AREA[0] - rng.randrange(8)
         for _ in range(rng.randrange(7)):

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from hvabi.abi.registry import load
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.conformance.case import Expected
-from hvabi.conformance.oracle.asked import PAGE
+from hvabi.conformance.oracle.asked import PAGE, Shared
+from hvabi.conformance.oracle.held import after
 from hvabi.conformance.oracle.placed import Placed, place_answer
 from hvabi.conformance.oracle.question import Questioned
 from hvabi.conformance.oracle.walk import Undefined, Unread, value
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from hvabi.abi.calls import Answer, Call, Rule
     from hvabi.abi.calls import End as EndWord
     from hvabi.abi.specification import Abi
-    from hvabi.conformance.case import Inject, Memory, Pages, Ranges, Setup
+    from hvabi.conformance.case import Held, Inject, Memory, Pages, Ranges, Setup
 
 
 class Oracle:
@@ -55,6 +56,7 @@ class Oracle:
         facts: Mapping[str, Pages] | None = None,
         mem: Memory = (),
         regs: Mapping[str, int] | None = None,
+        held: Held | None = None,
     ) -> tuple[Expected, ...]:
         """Return every right answer to a request.
 
@@ -67,12 +69,15 @@ class Oracle:
             facts: facts that are true.
             mem: bytes as placed, for what an answer leaves unchanged.
             regs: registers as sent, for the same and for the selection of the call.
+            held: what the host keeps under handles.
 
         """
         found: list[Expected] = []
-        for policies in _choices(self.id, self.revision, self.transport_name, self.profile, call):
-            abi = load(self.id, revision=self.revision, profile=self.profile, policies=policies).abi
-            request = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs)
+        choices, alike = _choices(self.id, self.revision, self.transport_name, self.profile, call)
+        shared = Shared()
+        for policies, abi in choices:
+            shared = shared if alike else Shared()
+            request = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs, held, shared)
             for answer in request.answers(policies):
                 for number, other in enumerate(found):
                     if same(answer, other):
@@ -84,25 +89,42 @@ class Oracle:
 
 
 @cache
-def _choices(abi: str, revision: str, transport: str, profile: str, call: str | None) -> tuple[dict[str, str], ...]:
+def _choices(
+    abi: str, revision: str, transport: str, profile: str, call: str | None
+) -> tuple[tuple[tuple[dict[str, str], Abi], ...], bool]:
     """Return the values of open policies: the defaults first, then each other value that bears on the call, alone.
 
+    Each with the specification under them, and whether all mean the same by a request: its fields, names and places.
     Two policies that only together make a third answer are not known; every combination would cost too much.
     """
     right = load(abi, revision=revision, profile=profile).abi
     if profile != SPEC_PROFILE:
-        return ({},)
+        return (({}, right),), True
     open_ones = [policy for policy in right.policies.values() if policy.open]
     defaults = {policy.name: policy.default for policy in open_ones}
-    found, known = [defaults], _asked_of(right, transport, call)
+    usual = load(abi, revision=revision, profile=profile, policies=defaults).abi
+    found, known = [(defaults, usual)], _asked_of(right, transport, call)
     for policy in open_ones:
         for other in policy.values:
             if other == policy.default:
                 continue
             values = {**defaults, policy.name: other}
-            if _asked_of(load(abi, revision=revision, profile=profile, policies=values).abi, transport, call) != known:
-                found.append(values)
-    return tuple(found)
+            changed = load(abi, revision=revision, profile=profile, policies=values).abi
+            if _asked_of(changed, transport, call) != known:
+                found.append((values, changed))
+    meant = _meant_by(usual, transport, call)
+    return tuple(found), all(_meant_by(changed, transport, call) == meant for _, changed in found)
+
+
+def _meant_by(abi: Abi, transport: str, name: str | None) -> tuple[object, ...]:
+    """Return all of a resolved ABI that says what a request means before it is judged and answered."""
+    call = _call_of(abi, name)
+    place = abi.transports[transport]
+    return (
+        abi.constants, abi.enums, abi.config, abi.messages[call.request], place.limits, place.shows_cpl,
+        place.placements[call.request], call.request, call.define, call.convert, call.query,
+        call.handle, abi.handles,
+    )  # fmt: skip
 
 
 def _asked_of(abi: Abi, transport: str, name: str | None) -> tuple[object, ...]:
@@ -139,6 +161,7 @@ def same(one: Expected, other: Expected) -> bool:
             "state",
             "facts",
             "loose",
+            "chosen",
         )
     )
 
@@ -236,6 +259,8 @@ class Request(Questioned):
             state=self.pages.ranges(),
             facts=self.facts.pages(),
             loose=self._loose(status, rule),
+            chosen=placed.chosen,
+            held=after(self, answer, status, rule),
             policies=dict(policies),
             rule=rule.id if rule else None,
             status=status,

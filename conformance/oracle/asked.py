@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.model import BlockPlace, PairPlace, RegisterPlace
 from hvabi.abi.specification import SPEC_PROFILE
+from hvabi.abi.values import by_identity
+from hvabi.conformance.case import Held
 from hvabi.conformance.oracle.checks import holds
+from hvabi.conformance.oracle.held import names_of
 from hvabi.conformance.oracle.pages import FactSet, PageSet, inside
 from hvabi.conformance.oracle.walk import Names, Read, Undefined, Unread, value
 
@@ -19,6 +22,23 @@ if TYPE_CHECKING:
     from hvabi.conformance.case import Inject, Pages, Ranges, Setup
 
 PAGE = 4096
+_OF_STATE = ("in-state", "fact")
+"""Checks that look at what work changes."""
+
+
+class Shared:
+    """What is the same for a request under several sets of policies: they differ in rules and answers only.
+
+    `names` are those of the request as placed, the blocks that nobody can read, and the names as they can be read.
+    `broken` has whether a rule is broken, by the rule's identity and the position of the element. Rules about state
+    are not among them: the state depends on what was done before.
+    """
+
+    def __init__(self) -> None:
+        self.names: tuple[Names, frozenset[str], Names] | None = None
+        self.broken: dict[tuple[int, int | None], bool] = {}
+        self.elements: tuple[int, list[tuple[int, Any, Names]]] | None = None
+        self.wanted: list[tuple[int, int, str | None, bool]] | None = None
 
 
 class Asked:
@@ -36,6 +56,8 @@ class Asked:
         before: Ranges,
         facts: Mapping[str, Pages],
         regs: Mapping[str, int] | None,
+        held: Held | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self.setup = setup
         self.abi = abi
@@ -54,26 +76,35 @@ class Asked:
             config.update(abi.profiles[abi.profile].config)
         config.update(setup.config)
         self.config = config
-        self.names = Names(
-            abi,
-            self.transport,
-            config,
-            {name: item.expr for name, item in self.call.define.items()},
-            dict(fields),
-            cpl=cpl if self.transport.shows_cpl else 0,
-            enabled=int(setup.enabled),
-        )
-        self.placed = self.names
-        self._lost = frozenset(name for name in self.placement.blocks if not self._is_memory(name))
-        unread = frozenset(name for name in fields if self._lies_in(name) in self._lost)
-        self.names = self.placed.with_fields(Read(fields, unread))
+        self.held = held or Held()
+        self.shared = shared or Shared()
+        if self.shared.names is None:
+            self.placed = Names(
+                abi,
+                self.transport,
+                config,
+                {name: item.expr for name, item in self.call.define.items()},
+                dict(fields),
+                cpl=cpl if self.transport.shows_cpl else 0,
+                enabled=int(setup.enabled),
+            )
+            self.names = self.placed
+            self.placed = self._with_handle()
+            self._lost = frozenset(name for name in self.placement.blocks if not self._is_memory(name))
+            unread = frozenset(name for name in fields if self._lies_in(name) in self._lost)
+            self.names = self.names.with_fields(Read(fields, unread))
+            self.shared.names = self.placed, self._lost, self._with_handle()
+        self.placed, self._lost, self.names = self.shared.names
         self.done = 0
         self.part = 0
         self.index = 0
         self.errno = 0
         self.to: str | None = None
         self.marks: list[tuple[int, dict[str, int]]] = []
-        self._held: dict[str, list[Rule]] = {}
+
+    def _with_handle(self) -> Names:
+        """Return the names with those of what is kept under the handle that the call is about."""
+        return self.names if self.call.handle is None else names_of(self, self.call.handle)
 
     # -- what rules ask -----------------------------------------------------------------------------------------
 
@@ -136,21 +167,19 @@ class Asked:
         place = self.placement.place.get(name, (None,))[0]
         return place.block if isinstance(place, BlockPlace) else None
 
-    def _rules(self, scope: str) -> list[Rule]:
-        """Return the rules of a scope that the host is held to, found once."""
-        if scope not in self._held:
-            self._held[scope] = [
-                rule
-                for rule in self.call.rules
-                if rule.binds == "host"
-                and rule.on == "request"
-                and rule.scope == scope
-                and (rule.level != "observed" or self.abi.profile != SPEC_PROFILE)
-                and (rule.guard.transports is None or self.transport.name in rule.guard.transports)
-            ]
-        return self._held[scope]
+    def _rules(self, scope: str) -> tuple[Rule, ...]:
+        """Return the rules of a scope that the host is held to."""
+        return _held(self.call)[self.transport.name, scope, self.abi.profile]
 
-    def _breaks(self, rule: Rule, names: Names) -> bool:
+    def _breaks(self, rule: Rule, names: Names, element: int | None = None) -> bool:
+        if rule.check in _OF_STATE:
+            return self._breaks_now(rule, names)
+        known, key = self.shared.broken, (id(rule), element)
+        if key not in known:
+            known[key] = self._breaks_now(rule, names)
+        return known[key]
+
+    def _breaks_now(self, rule: Rule, names: Names) -> bool:
         kept = self.names
         self.names = names
         try:
@@ -167,7 +196,7 @@ class Asked:
 
         Bytes count as they were placed, also where nobody can read them.
         """
-        return [rule.id for rule in self._rules("call") if self._breaks(rule, self.placed)]
+        return [rule.id for rule in self._rules("call") if self._breaks_now(rule, self.placed)]
 
     def _faults(self) -> list[Rule | None]:
         """Return the rules of the whole call that are broken, in order; None stands for those that cannot be judged."""
@@ -184,3 +213,29 @@ class Asked:
         """Return the rule by which a request is refused that cannot be read, None where there is none."""
         rules = [rule for rule in self._rules("call") if rule.check == "readable"]
         return next((rule for rule in rules if rule.words["of"] in self._lost), next(iter(rules), None))
+
+
+class _Held(dict[tuple[str, str, str], "tuple[Rule, ...]"]):
+    """The rules of a call that a host is held to, by transport, scope and profile; found once."""
+
+    def __init__(self, call: Call) -> None:
+        super().__init__()
+        self._call = call
+
+    def __missing__(self, key: tuple[str, str, str]) -> tuple[Rule, ...]:
+        transport, scope, profile = key
+        found = self[key] = tuple(
+            rule
+            for rule in self._call.rules
+            if rule.binds == "host"
+            and rule.on == "request"
+            and rule.scope == scope
+            and (rule.level != "observed" or profile != SPEC_PROFILE)
+            and (rule.guard.transports is None or transport in rule.guard.transports)
+        )
+        return found
+
+
+@by_identity
+def _held(call: Call) -> _Held:
+    return _Held(call)

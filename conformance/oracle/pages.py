@@ -18,11 +18,13 @@ class PageSet:
 
     def __init__(self, ranges: Iterable[tuple[int, int, str]] = ()) -> None:
         self._laid: list[tuple[int, int, str]] = list(ranges)
+        self._ranges: Ranges | None = None
 
     def lay(self, start: int, end: int, state: str) -> None:
         """Put [start, end) into a state."""
         if start < end:
             self._laid = [*self.ranges(), (start, end, state)]
+            self._ranges = None
 
     def state(self, page: int) -> str:
         """Return the state of one page."""
@@ -33,7 +35,12 @@ class PageSet:
         return found
 
     def ranges(self) -> Ranges:
-        """Return what is not private, sorted and joined."""
+        """Return what is not private, sorted and joined; worked out once after each change."""
+        if self._ranges is None:
+            self._ranges = self._joined()
+        return self._ranges
+
+    def _joined(self) -> Ranges:
         edges = sorted({edge for start, end, _ in self._laid for edge in (start, end)})
         out: list[tuple[int, int, str]] = []
         for start, end in itertools.pairwise(edges):
@@ -53,7 +60,9 @@ class PageSet:
 
     def copy(self) -> PageSet:
         """Return an independent copy."""
-        return PageSet(self._laid)
+        copied = PageSet(self._laid)
+        copied._ranges = self._ranges
+        return copied
 
 
 class FactSet:

@@ -71,13 +71,13 @@ class Questioned(Working):
         rows = [(n, self.names.plus(it=items[n], index=n)) for n in range(first, min(last, len(items)))]
         prevalidate = self.call.prevalidate and self.call.prevalidate[0].value == "true"
         if prevalidate:
-            for _, names in rows:
-                self._judge_element(names)
+            for number, names in rows:
+                self._judge_element(number, names)
         self.lists = {name: (first, []) for name in query.answer_each}
         for number, names in rows:
             self.index = number
             if not prevalidate:
-                self._judge_element(names)
+                self._judge_element(number, names)
             pages = max(value(query.pages, names), 0)
             if pages and value(query.start, names) // PAGE + pages > _LAST_PAGE:
                 raise End("out-of-range")
@@ -90,9 +90,9 @@ class Questioned(Working):
             self.done += pages
             self.index = number + 1
 
-    def _judge_element(self, names: Names) -> None:
+    def _judge_element(self, number: int, names: Names) -> None:
         for rule in self._rules("element"):
-            if self._breaks(rule, names):
+            if self._breaks(rule, names, number):
                 raise End(rule.means or "invalid", rule)
 
     def _ask_range(self, query: Query) -> None:

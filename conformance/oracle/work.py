@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from hvabi.abi.calls import GATHERED
 from hvabi.conformance.oracle.asked import PAGE, Asked
 from hvabi.conformance.oracle.checks import first_failing
+from hvabi.conformance.oracle.held import number_of
 from hvabi.conformance.oracle.pages import inside
 from hvabi.conformance.oracle.walk import STATES, Names, value
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from hvabi.abi.calls import Answer, Rule
     from hvabi.abi.expr import Expr
@@ -45,9 +47,22 @@ class Working(Asked):
         }
         if self.to is not None:
             local["to"] = STATES[self.to.replace("-", "_")]
-        if self.each is not None and self.index < len(self.names.fields.get(self.each, ())):
-            local["it"] = self.names.fields[self.each][self.index]
+        items = self.elements()
+        if self.index < len(items):
+            local["it"] = items[self.index]
+        if self.call.handle is not None:
+            local["handle"] = number_of(self, self.call.handle)
         return self.names.plus(**local)
+
+    def elements(self) -> Sequence[Any]:
+        """Return the elements that the call goes through: those that are kept under its handle too."""
+        if self.each is None:
+            return ()
+        if self.call.handle is not None:
+            found: Sequence[Any] = self.names.local.get(GATHERED, ())
+            return found
+        items: Sequence[Any] = self.names.fields.get(self.each, ())
+        return items
 
     def _elements(self) -> list[tuple[int, Any, Names]]:
         convert = self.call.convert
@@ -56,14 +71,16 @@ class Working(Asked):
             return self._bit_runs(convert.bits)
         if convert.each is None:
             return [(0, None, self.names)]
-        items = self.names.fields[convert.each]
-        first = value(convert.first, self.names) if convert.first is not None else 0
-        last = value(convert.count, self.names) if convert.count is not None else len(items)
-        self.index = first
-        return [
-            (number, items[number], self.names.plus(it=items[number], index=number))
-            for number in range(first, min(last, len(items)))
-        ]
+        if self.shared.elements is None:
+            items = self.elements()
+            first = value(convert.first, self.names) if convert.first is not None else 0
+            last = value(convert.count, self.names) if convert.count is not None else len(items)
+            rows = range(first, min(last, len(items)))
+            self.shared.elements = (
+                first, [(number, items[number], self.names.plus(it=items[number], index=number)) for number in rows]
+            )  # fmt: skip
+        self.index, elements = self.shared.elements
+        return elements
 
     def _bit_runs(self, name: str) -> list[tuple[int, Any, Names]]:
         """Return one row for each run of equal bits; ``run`` of its names says which pages of the range it has."""
@@ -121,14 +138,16 @@ class Working(Asked):
         assert convert is not None  # the caller has looked
         elements = self._elements()
         begin = self.index
-        wanted = [self._wanted(names) for _, _, names in elements]
+        if self.shared.wanted is None:
+            self.shared.wanted = [self._wanted(names) for _, _, names in elements]
+        wanted = self.shared.wanted
         self._rest = tuple((start, start + pages) for start, pages, to, _ in wanted if to and pages)
         prevalidate = self.call.prevalidate and self.call.prevalidate[0].value == "true"
         if prevalidate:
-            for (number, _, names), (start, pages, to, _) in zip(elements, wanted, strict=True):
+            for position, ((number, _, names), (start, pages, to, _)) in enumerate(zip(elements, wanted, strict=True)):
                 self.index = number
                 for rule in self._rules("element"):
-                    if self._breaks(rule, names):
+                    if self._breaks(rule, names, position):
                         self.index = begin
                         raise End(rule.means or "invalid", rule)
                 bad = self._bad_page(start, start + pages, names) if to is not None or convert.facts else None
@@ -145,7 +164,7 @@ class Working(Asked):
             self.index, self.part = number, 0
             if not prevalidate:
                 for rule in self._rules("element"):
-                    if self._breaks(rule, names):
+                    if self._breaks(rule, names, position):
                         raise End(rule.means or "invalid", rule)
             self.to = to or self.to
             if not known and pages:
@@ -213,11 +232,14 @@ class Working(Asked):
 
     def _bad_page(self, low: int, high: int, names: Names) -> tuple[int, Rule] | None:
         """Return the first page of [low, high) that breaks a rule about single pages, and the first such rule."""
+        rules = self._rules("page")
+        if not rules:
+            return None
         kept, self.names = self.names, names
         try:
             found = [
                 (page, number, rule)
-                for number, rule in enumerate(self._rules("page"))
+                for number, rule in enumerate(rules)
                 if (page := first_failing(rule, self, low, high)) is not None
             ]
         finally:

