@@ -17,6 +17,7 @@ from hvabi.abi.model import (
     Block,
     BlockPlace,
     Constant,
+    Default,
     Enum,
     EnumValue,
     Field,
@@ -31,7 +32,7 @@ from hvabi.abi.model import (
     Reserved,
     Transport,
 )
-from hvabi.abi.specification import Abi, ConfigKey, Example, Policy, Profile, Revision, Source
+from hvabi.abi.specification import Abi, ConfigKey, Example, Handles, Policy, Profile, Revision, Source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -181,6 +182,7 @@ class Builder:
             if enum is None:
                 raise BuildError(f"there is no enum `{data['enum']}`", (*pointer, "enum"), code="unknown-enum")
         reserved = data.get("reserved")
+        default, defaults = self.defaults(data, pointer)
         return Field(
             name=name,
             doc=data["doc"],
@@ -189,7 +191,8 @@ class Builder:
             enum=enum,
             unit=data.get("unit"),
             const=self.optional(data, "const", pointer),
-            default=self.optional(data, "default", pointer),
+            default=default,
+            defaults=defaults,
             reserved=Reserved(send=reserved["send"], receive=reserved["receive"]) if reserved else None,
             word=word,
             items=items,
@@ -200,6 +203,21 @@ class Builder:
             pointer=pointer,
             **place,
         )
+
+    def defaults(self, data: Data, pointer: Pointer) -> tuple[Expr | None, tuple[Default, ...]]:
+        """Read ``default:``: one EXPR, or one for each revision; of those the first stands until one is chosen."""
+        given = data.get("default")
+        if not isinstance(given, list):
+            return self.optional(data, "default", pointer), ()
+        choices = tuple(
+            Default(
+                expr=self.expr(item["is"], (*pointer, "default", number, "is")),
+                guard=self.guard(item),
+                pointer=(*pointer, "default", number),
+            )
+            for number, item in enumerate(given)
+        )
+        return choices[0].expr, choices
 
     def message(self, name: str, data: Data, pointer: Pointer) -> Message:
         """Read one message."""
@@ -345,6 +363,7 @@ class Builder:
             constants=self.constants,
             config={key: self.config_key(key, item) for key, item in data.get("config", {}).items()},
             facts={key: item["doc"] for key, item in data.get("facts", {}).items()},
+            handles=self.handles(data["handles"], ("handles",)) if "handles" in data else None,
             enums=self.enums,
             layouts=self.layouts,
             messages={key: self.message(key, item, ("messages", key)) for key, item in data["messages"].items()},
@@ -364,6 +383,16 @@ class Builder:
                 )
                 for number, item in enumerate(data.get("examples", ()))
             ),
+        )
+
+    def handles(self, data: Data, pointer: Pointer) -> Handles:
+        """Read what is kept under handles."""
+        return Handles(
+            doc=data["doc"],
+            items=self.layout(data["list"], (*pointer, "list")),
+            first=self.expr(data["first"], (*pointer, "first")),
+            keep=dict(data.get("keep", {})),
+            pointer=pointer,
         )
 
     @staticmethod

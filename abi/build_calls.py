@@ -15,6 +15,7 @@ from hvabi.abi.calls import (
     Direction,
     ErrnoAnswer,
     Guest,
+    HandleUse,
     Progress,
     Query,
     Rule,
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
     from hvabi.abi.expr import Expr
     from hvabi.abi.model import Pointer
 
-_WORD_OPERANDS = {"readable": ("of",), "in-state": ("state",), "fact": ("name",)}
+_WORD_OPERANDS = {"readable": ("of",), "in-state": ("state",), "fact": ("name",), "handle": ("is",)}
 """Operands that are names and not expressions, by check."""
 _OPERANDS = (
     "of", "to", "limit", "start", "length", "width", "size", "low", "high", "bit", "mask", "values",
-    "state", "name", "is", "expr",
+    "state", "name", "is", "each", "expr",
 )  # fmt: skip
 _ANSWER_KEYS = ("answer", "end", "fault", "reason", "cannot")
 
@@ -77,7 +78,7 @@ def _rule(builder: Builder, data: Data, pointer: Pointer) -> Rule:
         if key not in data:
             continue
         value = data[key]
-        if key in _WORD_OPERANDS.get(check, ()):
+        if key == "each" or key in _WORD_OPERANDS.get(check, ()):
             words[key] = str(value)
         elif isinstance(value, list):
             operands[key] = tuple(builder.expr(item, (*pointer, key, n)) for n, item in enumerate(value))
@@ -103,6 +104,7 @@ def _rule(builder: Builder, data: Data, pointer: Pointer) -> Rule:
         when=builder.optional(data, "when", pointer),
         answer=answer,
         means=data.get("means"),
+        drops=data.get("drops", False),
         shadowed_by=data.get("shadowed-by"),
         tries=tuple(builder.expr(item, (*pointer, "try", n)) for n, item in enumerate(data.get("try", ()))),
         guard=builder.guard(data),
@@ -246,6 +248,7 @@ def _guest(builder: Builder, data: Data, pointer: Pointer) -> Guest:
         element=builder.exprs(data.get("element"), (*pointer, "element")),
         element_pages=tuple(data.get("element-pages", ())),
         max_elements=builder.optional(data, "max-elements", pointer),
+        part_elements=builder.optional(data, "part-elements", pointer),
         max_pages=builder.optional(data, "max-pages", pointer),
         smaller_when=builder.optional(data, "smaller-when", pointer),
         granule=builder.optional(data, "granule", pointer),
@@ -259,6 +262,17 @@ def _guest(builder: Builder, data: Data, pointer: Pointer) -> Guest:
         scratch=builder.exprs(data.get("scratch"), (*pointer, "scratch")),
         steps_before=dict(data.get("steps", {}).get("before", {})),
         steps_after=dict(data.get("steps", {}).get("after", {})),
+        pointer=pointer,
+    )
+
+
+def _handle(builder: Builder, data: Data, pointer: Pointer) -> HandleUse:
+    return HandleUse(
+        does=data["does"],
+        of=data.get("of"),
+        list=data.get("list"),
+        complete=builder.optional(data, "complete", pointer),
+        keep=builder.exprs(data.get("keep"), (*pointer, "keep")),
         pointer=pointer,
     )
 
@@ -328,6 +342,7 @@ def _call(builder: Builder, name: str, data: Data, pointer: Pointer) -> Call:
         progress=_progress(builder, data["progress"], (*pointer, "progress")) if "progress" in data else None,
         vmm=_vmm(builder, data["vmm"], (*pointer, "vmm")) if "vmm" in data else None,
         guest=_guest(builder, data["guest"], (*pointer, "guest")) if "guest" in data else None,
+        handle=_handle(builder, data["handle"], (*pointer, "handle")) if "handle" in data else None,
         absent=_alternatives(builder, data["absent"], (*pointer, "absent")) if "absent" in data else (),
         prevalidate=_alternatives(builder, data["prevalidate"], (*pointer, "prevalidate"))
         if "prevalidate" in data

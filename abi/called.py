@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hvabi.abi.calls import GATHERED
 from hvabi.abi.errors import CodecError, ExprError
 from hvabi.abi.expr import Int, Name, names, paths
 from hvabi.abi.scope import Fields, Scope, state_number, static_names
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from hvabi.abi.calls import Call
     from hvabi.abi.expr import Expr
-    from hvabi.abi.model import Field, Message, Transport
+    from hvabi.abi.model import Field, Layout, Message, Transport
     from hvabi.abi.specification import Abi
 
 SCRATCH = 0x10000
@@ -47,15 +48,23 @@ class Called:
 
     # -- fields -------------------------------------------------------------------------------------------------
 
+    @property
+    def elements(self) -> Layout | None:
+        """The layout of the elements that the call goes through; None where these are numbers, or there are none."""
+        each = self.call.each
+        if each == GATHERED and self.abi.handles is not None:
+            return self.abi.handles.items
+        item = self.request.fields.get(each) if each is not None else None
+        return item.items if item is not None else None
+
     def field(self, path: str) -> Field | None:
         """Return a field by its dotted path: of the request, with ``it`` of an element, else of the response."""
         first, _, rest = path.replace("[]", "").partition(".")
         about = self.call.convert or self.call.query
         if first == "it" and about is not None and about.each is not None:
             item = self.request.fields.get(about.each)
-            if not rest or item is None or item.items is None:
-                return item
-            return item.items.fields.get(rest.partition(".")[0])
+            layout = self.elements
+            return layout.fields.get(rest.partition(".")[0]) if rest and layout is not None else item
         messages = [self.request] if self.response is None else [self.request, self.response]
         if first in ("request", "response") and rest:
             messages = messages[:1] if first == "request" else messages[1:]
@@ -173,8 +182,12 @@ def calls_of(abi: Abi) -> Iterator[Called]:
 
 
 def main_calls(abi: Abi) -> tuple[Called, ...]:
-    """Return the calls that change pages; where there is none, the first that asks, else the first of all."""
+    """Return the calls that change pages; where there is none, the first that asks, else the first of all.
+
+    A call that only goes on with what another one began is none of them.
+    """
     every = tuple(calls_of(abi))
-    changing = tuple(item for item in every if item.call.convert is not None)
+    begin = [item for item in every if item.call.handle is None or item.call.handle.does != "continue"]
+    changing = tuple(item for item in begin if item.call.convert is not None)
     asking = tuple(item for item in every if item.call.query is not None)
     return changing or asking[:1] or every[:1]

@@ -320,8 +320,10 @@ class MessageCodec:
     @staticmethod
     def _filled(name: str, field: Field, given: Any) -> Any:
         """Return a list with whole elements, so that other fields' defaults can look into them."""
-        if field.items is None or not isinstance(given, (list, tuple)):
+        if not field.is_list or not isinstance(given, (list, tuple)):
             return given
+        if field.items is None:
+            return tuple(given)
         code = layout_code(field.items)
         numbers = code.ints(given)
         if numbers is None:

@@ -57,6 +57,8 @@ def form(at: Called) -> Cell:
     one = at.constant(about.pages) == 1
     if about.each is None:
         return Cell(lines=("one page" if one else "one range",), data={"list": False, "one_page": one})
+    if about.each not in at.request.fields:
+        return Cell(lines=("a handle",), data={"list": False, "one_page": False, "handle": True})
     item = at.request.fields[about.each]
     what = f"{item.items.name}, {item.bits // 8} bytes each" if item.items is not None else f"{item.bits}-bit numbers"
     kind = "pages" if one else "ranges"

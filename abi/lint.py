@@ -17,6 +17,7 @@ from hvabi.abi import (
     lint_calls,
     lint_examples,
     lint_guards,
+    lint_handles,
     lint_messages,
     lint_places,
     lint_platforms,
@@ -88,6 +89,7 @@ ALL_IDS: Mapping[str, str] = {
     **lint_calls.IDS,
     **lint_rules.IDS,
     **lint_guards.IDS,
+    **lint_handles.IDS,
     **lint_examples.IDS,
     **lint_platforms.IDS,
     "too-many-problems": "A run found more problems than are shown.",
@@ -212,6 +214,8 @@ class _Run:
             scopes = lint_calls.CallChecks(context, call)
             scopes.check()
             lint_rules.RuleChecks(scopes).check()
+            lint_handles.HandleChecks(scopes).check()
+        lint_handles.check_handles(context)
         lint_rules.check_statuses(context)
         lint_rules.check_status_written(context)
         lint_guards.check_uses(context, shared)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hvabi.abi.calls import GATHERED
 from hvabi.abi.lint_places import check_output
 from hvabi.abi.lint_scope import (
     INT,
@@ -14,9 +15,11 @@ from hvabi.abi.lint_scope import (
     defined_entries,
     entries,
     field_type,
+    handle_entries,
     message_type,
     static_entries,
 )
+from hvabi.abi.model import Field
 from hvabi.abi.schema import near
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
     from hvabi.abi.calls import Answer, Call, Convert, Query
     from hvabi.abi.lint_context import Context
-    from hvabi.abi.model import Field, Guard, Message, Pointer
+    from hvabi.abi.model import Guard, Message, Pointer
 
 IDS: Mapping[str, str] = {
     "not-a-list": "`each` names a field that is no list.",
@@ -37,7 +40,7 @@ RUN_TIME: Mapping[str, tuple[str, ...]] = {
     "rules": ("cpl", "enabled"),
     "outcomes": ("to", "done_pages", "done_bytes", "part_pages", "errno"),
     "vmm": ("to", "piece_start", "piece_pages", "piece_hint", "errno"),
-    "guest": ("start", "pages", "to", "scratch", "scratch_pages", "attempt"),
+    "guest": ("start", "pages", "to", "scratch", "scratch_pages", "attempt", "count"),
 }
 
 
@@ -49,6 +52,7 @@ class CallScopes:
         self.report = context.report
         self.call = call
         abi = context.abi
+        self.handles = abi.handles if call.handle is not None else None
         self.request: Message | None = abi.messages.get(call.request)
         self.response: Message | None = abi.messages.get(call.response or "")
         self.transports = [transport for transport in abi.transports.values() if call.request in transport.placements]
@@ -59,6 +63,8 @@ class CallScopes:
         self.known: dict[str, Entry] = {**self.sent}
         if self.request:
             self.known["request"] = Entry(type=message_type(self.request, "request"))
+        if self.handles is not None:
+            self.known.update(handle_entries(self.handles))
         definitions = {name: item.expr for name, item in call.define.items()}
         self.define = defined_entries(definitions, {**self.static, **self.known})
         self.revisions = context.revisions_of(call.guard)
@@ -68,11 +74,21 @@ class CallScopes:
         if meaning is None or meaning.each is None or self.request is None:
             return None
         item = self.request.fields.get(meaning.each)
+        if meaning.each == GATHERED and self.gathered is not None:
+            return self.gathered
         if item is None:
             self.unknown_field((*meaning.pointer, "each"), meaning.each, self.request)
         elif not item.is_list:
             self.report.error((*meaning.pointer, "each"), "not-a-list", f"field `{meaning.each}` is no list")
         return item if item is not None and item.is_list else None
+
+    @property
+    def gathered(self) -> Field | None:
+        """The elements of a call that uses a handle, as a list field; None for other calls."""
+        if self.handles is None:
+            return None
+        items = self.handles.items
+        return Field(name=GATHERED, doc=self.handles.doc, bits=items.size * 8, items=items, is_list=True)
 
     # -- scopes -------------------------------------------------------------------------------------------------
 
@@ -101,6 +117,8 @@ class CallScopes:
         if response and self.response:
             answered["response"] = Entry(type=message_type(self.response, "response"))
         names = {name: Entry() for name in (*RUN_TIME.get(place, ()), *more)}
+        if self.handles is not None and place in ("outcomes", "guest"):
+            names["handle"] = Entry()
         if element and self.each is not None:
             names["index"] = Entry()
             names["it"] = Entry(type=element_type(self.each))

@@ -324,6 +324,8 @@ class CallChecks(CallScopes):
         where = guest.pointer
         if call.convert is None and call.query is None:
             self.report.error(where, "guest-without-convert", f"call `{call.name}` has `guest` and no `convert`")
+        elif call.handle is not None and call.handle.does == "continue":
+            pass  # It goes on with what another call has asked for.
         elif (call.convert is None) != (not guest.states):
             problem = "a guest that converts says which `states` it can ask for, one that asks says none"
             self.report.error(where, "guest-state", problem)

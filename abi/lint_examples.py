@@ -26,6 +26,7 @@ IDS: Mapping[str, str] = {
     "example-codec": "An example cannot be encoded or decoded.",
     "example-mismatch": "An example encodes or decodes to something else than it says.",
     "example-state": "An example names a state, a register width or a privilege that its transport does not have.",
+    "example-follows": "An example follows one that is not there, or one under other settings.",
     "unknown-profile": "A profile that is named does not exist.",
     "unknown-call": "A call that is named does not exist, or has to be named.",
 }
@@ -45,7 +46,7 @@ def check_examples(context: Context, *, code: bool) -> None:
                 (*where, "name"), "example-duplicate-name", f"another example is called {example.name!r}"
             )
         check = _ExampleCheck(context, example, where)
-        if check.names_exist() and code:
+        if check.names_exist() and check.follows_one() and code:
             check.run()
 
 
@@ -86,6 +87,25 @@ class _ExampleCheck:
         if self.report.errors == before:
             self._placed()
         return self.report.errors == before
+
+    def follows_one(self) -> bool:
+        """Check the example that this one follows; return whether it can."""
+        name = self.data.get("follows")
+        if name is None:
+            return True
+        earlier = {item.name: item for item in self.context.abi.examples[: int(self.where[1])]}.get(name)
+        if earlier is None or "layout" in earlier.data or "layout" in self.data or "before" in self.data:
+            text = f"there is no call example {name!r} before this one"
+            if "before" in self.data:
+                text = "an example that follows another begins with what that one leaves"
+            self.report.error((*self.where, "follows"), "example-follows", text)
+            return False
+        for key in ("transport", "revision", "profile", "config", "memory", "max-ranges", "enabled"):
+            if self.data.get(key) != earlier.data.get(key):
+                text = f"{key} is not that of the example {name!r}, which it follows"
+                self.report.error((*self.where, "follows"), "example-follows", text)
+                return False
+        return True
 
     def _known(self, key: str, known: Any, id_: str) -> None:
         name = self.data.get(key)

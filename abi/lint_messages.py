@@ -14,9 +14,10 @@ from hvabi.abi.scope import STATE_NUMBERS, enum_names
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from hvabi.abi.expr import Expr
     from hvabi.abi.lint_context import Context, Report
     from hvabi.abi.lint_scope import Entry
-    from hvabi.abi.model import Constant, Enum, Field, Layout, Message
+    from hvabi.abi.model import Constant, Enum, Field, Layout, Message, Pointer
 
 IDS: Mapping[str, str] = {
     "enum-value-range": "A number of an enum does not fit the enum's bits.",
@@ -28,6 +29,7 @@ IDS: Mapping[str, str] = {
     "layout-gap": "Bits of a layout belong to no field, and it is not `partial`.",
     "word-size": "A word has more than 16 bytes, or another width than its field.",
     "value-range": "A constant or default does not fit the bits of its field.",
+    "default-revisions": "A field does not have exactly one default in every revision that it is in.",
     "field-width": "A field of a message has no width: neither bits, word nor list.",
     "name-reserved": "A name is a word of the expression language.",
     "name-shadowed": "A field has the name of a constant, a config key or a limit, and hides it.",
@@ -207,7 +209,11 @@ def check_field(item: Field, report: Report, values: Mapping[str, int] | None = 
         )
     low = -(1 << (item.bits - 1)) if item.signed and item.bits > 0 else 0
     high = 1 << max(item.bits, 0)
-    for key, expr in (("const", item.const), ("default", item.default)):
+    given: list[tuple[Pointer, Expr | None]] = [(("const",), item.const)]
+    given += [(("default", n, "is"), choice.expr) for n, choice in enumerate(item.defaults)]
+    if not item.defaults:
+        given.append((("default",), item.default))
+    for key, expr in given:
         if expr is None or item.is_list:
             continue
         try:
@@ -216,9 +222,9 @@ def check_field(item: Field, report: Report, values: Mapping[str, int] | None = 
             continue  # It depends on other fields.
         if not low <= number < high:
             report.error(
-                (*item.pointer, key),
+                (*item.pointer, *key),
                 "value-range",
-                f"{key} {number:#x} of {item.name} does not fit {item.bits} bits",
+                f"{key[0]} {number:#x} of {item.name} does not fit {item.bits} bits",
                 f"it must be {low:#x} to {high - 1:#x}",
             )
 
@@ -255,6 +261,26 @@ def check_messages(context: Context) -> None:
             inside = scope.with_names({}, revisions=context.revisions_of(message.guard, item.guard))
             for key in ("const", "default", "count"):
                 inside.check_int((*item.pointer, key))
+            _check_defaults(context, item, inside)
+
+
+def _check_defaults(context: Context, item: Field, scope: NameScope) -> None:
+    """Check the defaults of a field that has one for each revision."""
+    for number, choice in enumerate(item.defaults):
+        of = context.revisions_of(item.guard, choice.guard)
+        scope.with_names({}, revisions=of).check_int((*choice.pointer, "is"))
+        if not of:
+            context.report.error(
+                (*item.pointer, "default", number), "default-revisions", "there is no such field in these revisions"
+            )
+    for revision in context.revisions_of(item.guard) if item.defaults else ():
+        found = sum(revision in context.revisions_of(choice.guard) for choice in item.defaults)
+        if found != 1:
+            context.report.error(
+                (*item.pointer, "default"),
+                "default-revisions",
+                f"field `{item.name}` has {found or 'no'} default{'s' if found > 1 else ''} in revision {revision}",
+            )
 
 
 def codec_entries(context: Context, message: Message) -> dict[str, Entry]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hvabi.abi.calls import GATHERED
 from hvabi.abi.expr import Attr, Int, Name, Unary, names, walk
+from hvabi.abi.lint_call_scopes import element_type
 from hvabi.abi.lint_context import answers_of, covers, is_shared, listed
 from hvabi.abi.lint_places import blocks_of
+from hvabi.abi.lint_scope import Entry
 from hvabi.abi.schema import load, near
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ IDS: Mapping[str, str] = {
 _PAGE_CHECKS = frozenset(("fact", "in-state", "within-memory"))
 _OPERANDS = frozenset(
     ("of", "to", "limit", "start", "length", "width", "size", "low", "high", "bit", "mask", "values")
-) | {"state", "name", "is", "expr"}
+) | {"state", "name", "is", "each", "expr"}
 
 
 def operands_of(check: str) -> tuple[frozenset[str], frozenset[str]]:
@@ -114,6 +117,7 @@ class RuleChecks:
 
     def _check_operands(self, rule: Rule, data: Mapping[str, object]) -> None:
         needed, more = operands_of(rule.check)
+        more |= {"each"}
         for key in data:
             if key in _OPERANDS and key not in needed | more:
                 uses = listed(sorted(needed | more)) or "no operands"
@@ -132,6 +136,10 @@ class RuleChecks:
         if rule.check == "fact" and (name := rule.words["name"]) not in self.context.abi.facts:
             hint = near(name, self.context.abi.facts)
             self.report.error((*where, "name"), "unknown-fact", f"there is no fact `{name}`", hint)
+        if "each" in rule.words and (self._elements(rule) is None or rule.scope != "call"):
+            text = f"rule {rule.id} is about the elements of `{rule.words['each']}`"
+            hint = "it names a list of the message, and the rule has no other scope than `call`"
+            self.report.error((*where, "each"), "rule-operand", text, hint)
         if rule.check == "same-half" and len(rule.operands["of"]) != 2:
             self.report.error((*where, "of"), "rule-operand", "same-half compares two values: `of: [a, b]`")
         for item in self._tested(rule):
@@ -171,7 +179,8 @@ class RuleChecks:
             case Attr(base, name):
                 layout: Layout | None = None
                 if isinstance(base, Name) and base.name == "it":
-                    layout = self.scopes.each.items if self.scopes.each else None
+                    elements = self._elements(rule) if "each" in rule.words else self.scopes.each
+                    layout = elements.items if elements else None
                 elif (outer := self._field(base, rule)) is not None:
                     layout = outer.word
                 return layout.fields.get(name) if layout else None
@@ -179,10 +188,19 @@ class RuleChecks:
                 pass
         return None
 
+    def _elements(self, rule: Rule) -> Field | None:
+        """Return the list that a rule names in `each`, None where there is no such list."""
+        name = rule.words["each"]
+        message = self.scopes.response if rule.on == "response" else self.scopes.request
+        item = self.scopes.gathered if name == GATHERED else message.fields.get(name) if message is not None else None
+        return item if item is not None and item.is_list else None
+
     def _check_names(self, rule: Rule) -> None:
         # What a rule about pages names, it names once for the call, or for the element where there are elements.
         element = rule.scope == "element" or (rule.scope == "page" and self.scopes.each is not None)
         scope = self.scopes.scope("rules", element=element, response=rule.on == "response", guards=[rule.guard])
+        if "each" in rule.words and (elements := self._elements(rule)) is not None:
+            scope = scope.with_names({"it": Entry(type=element_type(elements)), "index": Entry()})
         scope.check_int((*rule.pointer, "when"))
         for key, exprs in rule.operands.items():
             for number in range(len(exprs)):

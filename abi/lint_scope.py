@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from hvabi.abi.lint_context import Context
     from hvabi.abi.model import Enum, Field, Layout, Message, Pointer, Transport
+    from hvabi.abi.specification import Handles
 
 IDS: Mapping[str, str] = {
     "expr-unknown-name": "An expression uses a name that does not exist, or not at this place.",
@@ -62,10 +63,18 @@ WHERE = {
     "scratch": "in guest",
     "scratch_pages": "in guest",
     "attempt": "in guest",
+    "count": "in guest",
     "response": "where there is a response",
     "state_of": "in answers of a query",
     "run_pages": "in answers of a query about one range, and of each element",
     "request": "in calls",
+    "gathered": "in calls that use a handle",
+    "kept": "in calls that use a handle",
+    "parts": "in calls that use a handle",
+    "complete": "in calls that use a handle",
+    "handles": "in calls that use a handle",
+    "held": "in calls that use a handle",
+    "handle": "in outcomes and guest of calls that use a handle",
 }
 """Where the names of run time are known."""
 
@@ -119,6 +128,16 @@ def entries(fields: Mapping[str, Field]) -> dict[str, Entry]:
             revisions=None if item.guard.revisions is None else frozenset(item.guard.revisions),
         )
         for name, item in fields.items()
+    }
+
+
+def handle_entries(handles: Handles) -> dict[str, Entry]:
+    """Return the names that a call knows which uses a handle."""
+    numbers = Type("struct", fields={name: Entry() for name in handles.keep}, what="what is kept under a handle")
+    return {
+        "gathered": Entry(type=Type("list", item=layout_type(handles.items))),
+        "kept": Entry(type=numbers),
+        **{name: Entry() for name in ("parts", "complete", "handles", "held")},
     }
 
 

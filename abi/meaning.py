@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hvabi.abi.annotation import Annotation, Row
-    from hvabi.abi.calls import Call, Convert, Query
+    from hvabi.abi.calls import Call, Convert, HandleUse, Query
     from hvabi.abi.codec import MessageCodec
     from hvabi.abi.specification import Abi
     from hvabi.abi.values import Value
@@ -46,12 +46,30 @@ def _request(call: Call, about: Convert | Query, codec: MessageCodec, value: Val
     )
     if about.each is None:
         return _part(about, scope)
-    parts = list(_parts(about, scope, known[about.each]))
+    items = known[about.each]
+    if call.handle is not None:
+        scope = _opened(call.handle, scope, items)
+        if not scope["complete"]:
+            return f"the first {plural(len(items), 'element')} of a list that is sent in parts; {_uncapped(call.doc)}"
+    parts = list(_parts(about, scope, items))
     shown = "; ".join(parts[:_SHOWN])
     more = len(parts) - _SHOWN
     if not parts:
-        return f"no element to do; {call.doc[:1].lower()}{call.doc[1:].rstrip('.')}"
+        return f"no element to do; {_uncapped(call.doc)}"
     return shown + (f"; and {more} more" if more > 0 else "")
+
+
+def _uncapped(doc: str) -> str:
+    return f"{doc[:1].lower()}{doc[1:].rstrip('.')}"
+
+
+def _opened(use: HandleUse, scope: Scope, items: Value) -> Scope:
+    """Return the scope of a request that gets a handle. Raises `KeyError` for one about an earlier handle."""
+    if use.does != "open":
+        raise KeyError(use.of)
+    kept = {name: scope.int(expr) for name, expr in use.keep.items()}
+    scope = scope.with_locals(gathered=items, kept=kept, parts=1)
+    return scope.with_locals(complete=1 if use.complete is None else int(scope.true(use.complete)))
 
 
 def _parts(about: Convert | Query, scope: Scope, items: Value) -> Iterator[str]:
@@ -63,7 +81,10 @@ def _parts(about: Convert | Query, scope: Scope, items: Value) -> Iterator[str]:
 
 def _part(about: Convert | Query, scope: Scope) -> str:
     pages = scope.int(about.pages)
-    where = f"{plural(pages, 'page')} at {scope.int(about.start):#x}"
+    start = scope.int(about.start)
+    where = (
+        f"{plural(pages, 'page')} at {start:#x}" if pages >= 0 else f"a range that ends before it begins, at {start:#x}"
+    )
     to = getattr(about, "to", None)
     if getattr(about, "bits", None) is not None:
         return f"set each by its bit: {where}"

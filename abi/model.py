@@ -95,6 +95,15 @@ class Reserved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Default:
+    """What an encoder takes in some revisions for a field that it is not given."""
+
+    expr: Expr
+    guard: Guard
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
     """One field of a layout or a message.
 
@@ -106,6 +115,7 @@ class Field:
         word: the layout of the bit fields inside it, or None.
         items: for a list, the layout of an element, or None for plain integers.
         is_list: whether it is a list; then `count` says how many.
+        defaults: the default of each revision that has one of its own; `default` is the one of this revision.
 
     """
 
@@ -120,6 +130,7 @@ class Field:
     unit: str | None = None
     const: Expr | None = None
     default: Expr | None = None
+    defaults: tuple[Default, ...] = ()
     reserved: Reserved | None = None
     word: Layout | None = None
     items: Layout | None = None

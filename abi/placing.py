@@ -282,12 +282,14 @@ class Placer:
         size = field.bits // 8
         stride = scope.int(place.stride) if place.stride is not None else size
         self._check_list(field, first + len(given), stride, size)
-        block = self.blocks[place.block]
-        out = bytearray((len(given) - 1) * stride + size)
-        for number, item in enumerate(given):
-            path = f"{field.name}[{number}]"
-            out[number * stride : number * stride + size] = self.element_bytes(field, item, block, path)
-        self.write(block, scope.int(place.at) + first * stride, bytes(out), scope, sink)
+        block, at = self.blocks[place.block], scope.int(place.at) + first * stride
+        items = [self.element_bytes(field, item, block, f"{field.name}[{n}]") for n, item in enumerate(given)]
+        if stride == size:
+            self.write(block, at, b"".join(items), scope, sink)
+            return
+        # What lies between two elements belongs to other fields.
+        for number, raw in enumerate(items):
+            self.write(block, at + number * stride, raw, scope, sink)
 
     def element_bytes(self, field: Field, item: Any, block: Block, path: str) -> bytes:
         """Return one element of a list as its bytes."""

@@ -110,6 +110,7 @@ class Fields:
 class Scope:
     """An environment for expressions: locals, definitions, fields of request and response, static names.
 
+    `more` are locals that are worked out only when they are asked for.
     Definitions are evaluated when they are asked for, and again after a change of the locals.
     """
 
@@ -121,8 +122,10 @@ class Scope:
         request: Fields | None = None,
         response: Fields | None = None,
         local: Mapping[str, Any] | None = None,
+        more: Fields | None = None,
     ) -> None:
         self._static = static
+        self._more = more
         self._define = define or {}
         self._request = request
         self._response = response
@@ -133,6 +136,8 @@ class Scope:
     def __getitem__(self, name: str) -> Any:
         if name in self._local:
             return self._local[name]
+        if self._more is not None and name in self._more:
+            return self._more[name]
         if name in self._define:
             if name not in self._defined:
                 self._defined[name] = evaluate(self._define[name], self)
@@ -157,6 +162,7 @@ class Scope:
             request=self._request,
             response=self._response,
             local={**self._local, **local},
+            more=self._more,
         )
 
     def int(self, expr: Expr) -> int:

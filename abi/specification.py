@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from hvabi.abi.calls import Call
+    from hvabi.abi.expr import Expr
     from hvabi.abi.model import Block, Constant, Enum, Field, Layout, Message, Place, Placement, Transport
 
 T = TypeVar("T")
@@ -88,6 +89,24 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Handles:
+    """What a host keeps from one call to the next under a number that it chooses: elements, and numbers beside them.
+
+    Attributes:
+        items: the layout of the elements.
+        first: the first handle of the bundled host; the next ones count up.
+        keep: the numbers, with what each is.
+
+    """
+
+    doc: str
+    items: Layout
+    first: Expr
+    keep: Mapping[str, str]
+    pointer: Pointer = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
     """A worked example: plain data as in the file, see docs/spec-language.md."""
 
@@ -126,6 +145,7 @@ class Abi:
     policies: Mapping[str, Policy]
     profiles: Mapping[str, Profile]
     examples: tuple[Example, ...]
+    handles: Handles | None = None
     draft: bool = False
     revision: str = ""
     profile: str = ""
@@ -144,21 +164,22 @@ class Abi:
 
     @property
     def served_calls(self) -> tuple[Call, ...]:
-        """The calls that cases are made of: the one that converts, those that ask about pages, and plain ones.
+        """The calls that cases are made of: the one that converts, those with handles, those that ask, and plain ones.
 
         A plain call has one request only, as `is_plain` says, and converts or has a rule that a host must keep. One
         that only asks and has none is left out: its answer is the host's own.
         """
         first = (self.convert_call,) if self.convert_call is not None else ()
+        handling = tuple(call for call in self.calls.values() if call.handle is not None and call not in first)
         asking = tuple(call for call in self.calls.values() if call.query is not None)
         plain = tuple(
             call
             for call in self.calls.values()
-            if call not in (*first, *asking)
+            if call not in (*first, *handling, *asking)
             and self.is_plain(call)
             and (call.convert is not None or any(rule.binds == "host" for rule in call.rules))
         )
-        return (*first, *asking, *plain)
+        return (*first, *handling, *asking, *plain)
 
     def is_plain(self, call: Call) -> bool:
         """Whether every request of a call is the same: each field has a constant or default, or is reserved."""
@@ -207,6 +228,9 @@ class Abi:
         def named(items: Mapping[str, T]) -> dict[str, T]:
             return {key: item for key, item in items.items() if holds(item.guard)}  # type: ignore[attr-defined]  # as above
 
+        def field(item: Field) -> Field:
+            return replace(item, default=next((choice.expr for choice in kept(item.defaults)), None))
+
         def placement(item: Placement) -> Placement:
             places: dict[str, tuple[Place, ...]] = {}
             known = messages[item.message].fields if item.message in messages else {}
@@ -232,7 +256,12 @@ class Abi:
         enums = {key: of_revision(item, name) for key, item in self.enums.items()}
         layouts = {key: _with_enums(item, enums) for key, item in self.layouts.items()}
         messages = {
-            key: replace(item, fields=_fields_with_enums(named(item.fields), enums))
+            key: replace(
+                item,
+                fields=_fields_with_enums(
+                    {n: field(f) if f.defaults else f for n, f in named(item.fields).items()}, enums
+                ),
+            )
             for key, item in named(self.messages).items()
         }
         return replace(

@@ -25,16 +25,21 @@ MAX_FILLED = 1 << 20
 """Largest block that is filled with zeroes behind its fields, in bytes."""
 
 
-def joined(numbers: Sequence[int], stride: int, size: int, endian: Any, *, plain: bool) -> bytes | None:
-    """Return integers at equal distances as bytes, zeroes between them; None where one is no plain integer."""
+def pieces(
+    numbers: Sequence[int], stride: int, size: int, endian: Any, *, plain: bool
+) -> Sequence[tuple[int, bytes]] | None:
+    """Return integers at equal distances as (offset, bytes); None where one is no plain integer.
+
+    What lies between two elements belongs to other fields.
+    """
     if plain and not all(type(each) is int for each in numbers):
         return None
     if stride == size and size in WORDS:
-        return pack(array_format(endian, len(numbers), size), *numbers)
-    out = bytearray((len(numbers) - 1) * stride + size)
-    for at, each in zip(range(0, len(numbers) * stride, stride), numbers, strict=True):
-        out[at : at + size] = each.to_bytes(size, endian)
-    return bytes(out)
+        return ((0, pack(array_format(endian, len(numbers), size), *numbers)),)
+    items = [each.to_bytes(size, endian) for each in numbers]
+    if stride == size:
+        return ((0, b"".join(items)),)
+    return list(zip(range(0, len(items) * stride, stride), items, strict=True))
 
 
 def found(mem: Sequence[tuple[int, bytes]], base: int, size: int) -> bytes:
@@ -57,7 +62,7 @@ class Encoder:
         self.lines: list[str] = []
         self.scope: dict[str, Any] = {
             "known": frozenset(codec.message.fields),
-            "joined": joined,
+            "pieces": pieces,
             "merge": merge,
             "found": found,
             "Ask": ASK_REFERENCE,
@@ -216,9 +221,10 @@ class Encoder:
             f"if {numbers}:",
             f"    t = {stride}",
             f"    if t < {size} or len({numbers}) * t > {MAX_LIST_BYTES}: return None",
-            f"    d = joined({numbers}, t, {size}, {endian!r}, plain={item.items is None})",
+            f"    d = pieces({numbers}, t, {size}, {endian!r}, plain={item.items is None})",
             "    if d is None: return None",
-            f"    written.append(({address} + {offset}, d))",
+            f"    t = {address} + {offset}",
+            "    written += [(t + at, raw) for at, raw in d]",
         ]
 
     def _address(self, name: str) -> str:

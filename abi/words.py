@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hvabi.abi.calls import GATHERED
 from hvabi.abi.expr_readable import readable as to_text
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def assigned(items: Mapping[str, Expr]) -> str:
 
 def convert(item: Convert) -> Iterator[tuple[str, str]]:
     """Yield what a request means, in rows."""
-    each = f", for each of {item.each}" if item.each else ""
+    each = f", for each of {item.each if item.each != GATHERED else 'the elements of the handle'}" if item.each else ""
     yield "start", f"{to_text(item.start)} (bytes){each}"
     yield "pages", f"{to_text(item.pages)} (4 KiB)"
     if item.bits is not None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hvabi.abi.calls import Progress
+    from hvabi.abi.expr import Expr
     from hvabi.adapters.guest import Guest, _Answer
 
 
@@ -24,12 +25,20 @@ class Batch:
         request: the value to send first.
         each: name of the list field, or None for a range.
         element_pages: pages of each element.
+        rest: elements that further calls bring, where one does not hold them all.
         before: pages done as of the last answer.
 
     """
 
     def __init__(
-        self, guest: Guest, first: int, pages: int, request: Any, each: str | None, element_pages: tuple[int, ...]
+        self,
+        guest: Guest,
+        first: int,
+        pages: int,
+        request: Any,
+        each: str | None,
+        element_pages: tuple[int, ...],
+        rest: tuple[Any, ...] = (),
     ) -> None:
         self.guest = guest
         self.first = first
@@ -37,6 +46,7 @@ class Batch:
         self.request = request
         self.each = each
         self.element_pages = element_pages
+        self.rest = rest
         self.before = 0
 
     def done_pages(self, answer: _Answer, progress: Progress, left: int, *, within: bool) -> int | None:
@@ -124,6 +134,10 @@ def plan(
         attempt: number of the first request.
 
     """
+    own = guest.batches(first, pages, to)
+    if own is not None:
+        yield from own
+        return
     definition = guest.definition.guest
     convert = guest.definition.convert or guest.definition.query
     if definition is None or convert is None:
@@ -171,30 +185,45 @@ def _list(guest: Guest, each: str, first: int, left: int, to: PageState, attempt
         element_pages.append(size)
         at += size
         left -= size
-    request = _request(guest, first, at - first, to, attempt, each, tuple(items))
-    return Batch(guest, first, at - first, request, each, tuple(element_pages))
+    part = _elements_of(guest, definition.part_elements, each, first, to, attempt)
+    part = len(items) if part is None else part if guest.part_limit is None else guest.part_limit
+    request = _request(guest, first, at - first, to, attempt, each, tuple(items[:part]), count=len(items))
+    return Batch(guest, first, at - first, request, each, tuple(element_pages), tuple(items[part:]))
 
 
 def _most_elements(guest: Guest, each: str, first: int, to: PageState, attempt: int) -> int:
     """Return how many elements fit one request, which may depend on where its blocks lie."""
     definition = guest.definition.guest
     assert definition is not None  # looked at by plan
-    if definition.max_elements is None:
-        return 1
+    return _elements_of(guest, definition.max_elements, each, first, to, attempt) or 1
+
+
+def _elements_of(guest: Guest, expr: Expr | None, each: str, first: int, to: PageState, attempt: int) -> int | None:
+    """Return a number of elements that may depend on the fields of the request, None where there is no such number."""
+    if expr is None:
+        return None
     empty = _request(guest, first, 1, to, attempt, each, ())
     known = dict(zip(empty._fields, empty, strict=True))
-    return max(guest.scope(Fields(known, known.__getitem__)).int(definition.max_elements), 1)
+    return max(guest.scope(Fields(known, known.__getitem__)).int(expr), 1)
 
 
 def _request(
-    guest: Guest, first: int, pages: int, to: PageState, attempt: int, each: str | None, items: tuple[Any, ...]
+    guest: Guest,
+    first: int,
+    pages: int,
+    to: PageState,
+    attempt: int,
+    each: str | None,
+    items: tuple[Any, ...],
+    *,
+    count: int | None = None,
 ) -> Any:
     definition = guest.definition.guest
     assert definition is not None  # looked at by plan
     scope = guest.scope(
         start=first << PAGE_SHIFT,
         pages=pages,
-        count=len(items),
+        count=len(items) if count is None else count,
         to=state_number(to.value),
         attempt=attempt,
     )

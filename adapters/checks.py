@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from hvabi.abi.expr import Attr, Expr, Name
@@ -11,7 +12,7 @@ from hvabi.adapters.errors import AdapterError
 from hvabi.backend import PAGE_SHIFT, PageState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from hvabi.abi.calls import Rule
     from hvabi.abi.model import Enum, Message
@@ -31,6 +32,7 @@ class Context:
         selected: says whether the registers and constants that select the call match; given names limit it.
         message: the message that the rule is about, for the enum of a field.
         element: the layout of list elements by the name of the loop variable ``it``, for the same.
+        handle: says of a number whether it is a handle that is ``open`` or ``complete``.
 
     """
 
@@ -39,6 +41,7 @@ class Context:
     selected: Callable[[tuple[Expr, ...]], bool]
     message: Message
     element: Mapping[str, Enum | None]
+    handle: Callable[[int, str], bool] = lambda number, state: False
 
 
 def keeps(rule: Rule, scope: Scope, context: Context) -> bool:
@@ -48,7 +51,15 @@ def keeps(rule: Rule, scope: Scope, context: Context) -> bool:
     check = _CHECKS.get(rule.check)
     if check is None:
         raise AdapterError(f"{rule.id}: there is no check `{rule.check}`", code="unknown-check", rule=rule.id)
-    return check(rule, scope, context)
+    if "each" not in rule.words or rule.check == "disjoint":
+        return check(rule, scope, context)
+    return all(check(rule, local, context) for local in _elements(rule, scope))
+
+
+def _elements(rule: Rule, scope: Scope) -> Iterator[Scope]:
+    """Yield the names for each element of the list that a rule of the whole call is about."""
+    for index, item in enumerate(scope[rule.words["each"]]):
+        yield scope.with_locals(it=item, index=index)
 
 
 def _one(rule: Rule, scope: Scope, name: str) -> int:
@@ -222,6 +233,21 @@ def _fact(rule: Rule, scope: Scope, context: Context) -> bool:
     return any(context.backend.fact_uniform(name, *span, value) for value in values)
 
 
+def _disjoint(rule: Rule, scope: Scope, context: Context) -> bool:
+    """Whether no two ranges of the elements share a byte. Sorted first: a guest may send many of them."""
+    ranges = []
+    for local in _elements(rule, scope):
+        start, length = _one(rule, local, "start"), _one(rule, local, "length")
+        if length > 0:
+            ranges.append((start, start + length))
+    ranges.sort()
+    return all(one[1] <= other[0] for one, other in pairwise(ranges))
+
+
+def _handle(rule: Rule, scope: Scope, context: Context) -> bool:
+    return context.handle(_one(rule, scope, "of"), rule.words["is"])
+
+
 def _expr(rule: Rule, scope: Scope, context: Context) -> bool:
     return scope.true(rule.operands["expr"][0])
 
@@ -248,6 +274,8 @@ _CHECKS: Mapping[str, Callable[[Rule, Scope, Context], bool]] = {
     "within-memory": _within_memory,
     "in-state": _in_state,
     "fact": _fact,
+    "disjoint": _disjoint,
+    "handle": _handle,
     "expr": _expr,
 }
 

@@ -21,11 +21,13 @@ from hvabi.adapters.values import GuestCall, GuestReply, GuestResult, GuestStep
 from hvabi.backend import PAGE_SHIFT, PAGE_SIZE, PageState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from hvabi.abi.calls import Call, Rule
     from hvabi.abi.codec import MessageCodec
     from hvabi.abi.registry import Spec
+
+    RestOfCalls = Generator[GuestCall | GuestStep, GuestReply, "_Answer"]
 
 GuestConversation = Generator[GuestCall | GuestStep, GuestReply, GuestResult]
 """A conversion in progress: yields calls (and local steps), is sent the host's replies, returns its belief."""
@@ -79,6 +81,26 @@ class Guest:
         self.scratch = scratch
         self.enabled = enabled
         self.steps = steps
+        #: Most elements that a first request brings, where that is to be other than what fits.
+        self.part_limit: int | None = None
+
+    def reset(self) -> None:
+        """Forget what earlier conversations left behind; a guest with such state overrides this."""
+
+    def batches(self, first: int, pages: int, to: PageState) -> Iterable[Batch] | None:
+        """Return the requests of a conversion where they are others than the specification's own, else None."""
+        return None
+
+    def answer_names(self, sent: Fields) -> dict[str, Any]:
+        """Return names for expressions over an answer besides those of the messages."""
+        return {}
+
+    def rest(self, conversation: _Conversation, batch: Batch, answer: _Answer) -> RestOfCalls:
+        """Make the further calls that bring the rest of a list; return the last answer. Raises `Refused`."""
+        raise Refused("the host asks for more, and there is no way to send it")
+
+    def ended(self, batch: Batch, answer: _Answer) -> None:
+        """Take note of a request that is done as a whole; a guest with state overrides this."""
 
     @cached_property
     def rules_of_answers(self) -> tuple[Rule, ...]:
@@ -213,7 +235,7 @@ class _Conversation:
 
         Returns first page and pages of what the host finds too large to be done at once; nothing behind it is done.
         """
-        guest = self.guest
+        guest = batch.guest
         progress = guest.definition.progress
         value = batch.request
         first, left, stalls = batch.first, batch.pages, 0
@@ -221,7 +243,7 @@ class _Conversation:
         made = 0
         left_behind: Wire | None = None
         while True:
-            sent = _fields_of(value)
+            sent = fields_of(value)
             if progress is not None and bound is None:
                 bound = guest.scope(sent, start=batch.first << PAGE_SHIFT, pages=batch.pages).int(progress.bound)
             if bound is not None and made >= bound:
@@ -230,19 +252,27 @@ class _Conversation:
             made += 1
             self.calls += 1
             reply = yield GuestCall(regs=wire.regs, mem=wire.mem)
-            answer = _Answer(guest, sent, wire.regs, wire.mem, reply, self.to)
+            answer = _Answer(guest, sent, wire.regs, wire.mem, reply, self.to, **guest.answer_names(sent))
             answer.check()
             smaller_when = guest.definition.guest.smaller_when if guest.definition.guest else None
             if smaller_when is not None and answer.true(smaller_when):
                 return self.too_large(batch, answer, first, left)
             if answer.true(progress.done_when if progress else None):
+                if batch.rest:
+                    raise Refused("the host says that all is done, and a part of it was never sent")
                 self.believe(first, left)
+                self.guest.ended(batch, answer)
                 return None
             if progress is None:
                 raise Refused("the host refuses")
             again = answer.true(progress.again_when)
             if not again and not (progress.counts_when is not None and answer.true(progress.counts_when)):
                 raise Refused("the host refuses")
+            if again and progress.resume == "fragment":
+                answer = yield from self.guest.rest(self, batch, answer)
+                self.believe(first, left)
+                self.guest.ended(batch, answer)
+                return None
             done = batch.done_pages(answer, progress, left, within=again)
             if done is None:
                 raise Refused("the progress is outside of what was asked")
@@ -276,7 +306,7 @@ class _Conversation:
         assert convert is not None  # a call that converts
         try:
             value = guest.request.decode(wire)
-            fields = _fields_of(value)
+            fields = fields_of(value)
             if convert.each is not None:
                 same = sent[convert.each] == fields[convert.each]
             else:
@@ -322,6 +352,7 @@ class _Answer:
         mem: tuple[tuple[int, bytes], ...],
         reply: GuestReply,
         to: PageState,
+        **local: Any,
     ) -> None:
         self.guest = guest
         self.sent = sent
@@ -332,7 +363,7 @@ class _Answer:
         self.places = Scope(
             guest.static, request=_overlaid(self.fields, sent), local={"request": sent, "response": self.fields}
         )
-        self.scope = guest.scope(sent, self.fields, to=state_number(to.value))
+        self.scope = guest.scope(sent, self.fields, to=state_number(to.value), **local)
 
     def check(self) -> None:
         """Raise `Refused` where the answer cannot be read or breaks a rule that the guest must or should keep."""
@@ -383,7 +414,8 @@ class _Answer:
         return False
 
 
-def _fields_of(value: Any) -> Fields:
+def fields_of(value: Any) -> Fields:
+    """Return the fields of a decoded message."""
     known = dict(zip(value._fields, value, strict=True))
     return Fields(known, known.__getitem__)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Literal
 
+from hvabi.abi.calls import GATHERED
 from hvabi.abi.errors import CodecError, ExprError
 from hvabi.abi.expr import Name
 from hvabi.abi.model import PairPlace, RegisterPlace
@@ -64,6 +65,8 @@ class Host:
     ) -> None:
         self.spec = spec
         self.abi = spec.abi
+        if self.abi.handles is not None and type(self).has_handle is Host.has_handle:
+            raise AdapterError(f"{self.abi.id} keeps handles and has no adapter of its own", code="no-adapter")
         self.transport = spec.transport(transport)
         self.config = spec.config(config)
         self.backend = backend if backend is not None else Backend(facts=spec.abi.facts)
@@ -115,6 +118,17 @@ class Host:
                 and rule.guard.serves(self.transport.name)
             )
         return self._rules[key]
+
+    def more_names(self, call: _HostCall) -> Fields | None:
+        """Return names of expressions that this host knows besides those of the specification, None for none."""
+        return None
+
+    def has_handle(self, number: int, state: str) -> bool:
+        """Whether a number is a handle that this host has given out, and in the state ``open`` or ``complete``."""
+        return False
+
+    def ended(self, call: _HostCall, answer: HostAnswer) -> None:
+        """Take note of a call that has ended; an adapter with state besides pages and memory overrides this."""
 
     def reset(self) -> None:
         """Forget what earlier calls left behind besides pages and memory; an adapter with such state overrides this."""
@@ -175,11 +189,13 @@ class _HostCall:
         message = self.host.abi.messages[call.request]
         self.placer = self.host.placer(call.request)
         self.fields = Fields(message.fields, lambda name: self.placer.fetch(name, self.scope, self))
+        self.more = self.host.more_names(self)
         self.scope = Scope(
             self.host.static,
             define=definitions(call),
             request=self.fields,
             local={"cpl": self.cpl, "enabled": int(self.host.enabled)},
+            more=self.more,
         )
         self.context = Context(
             backend=self.host.backend,
@@ -187,9 +203,29 @@ class _HostCall:
             selected=self.selected,
             message=message,
             element=element_enums(message, call.each),
+            handle=self.host.has_handle,
         )
 
+    def list_name(self, each: str | None) -> str:
+        """Return the name under which the scope has the elements that the call goes through."""
+        return GATHERED if self.definition.handle is not None else each or ""
+
+    def items(self, each: str) -> Any:
+        """Return those elements."""
+        return self.scope[self.list_name(each)]
+
+    def known_items(self, each: str) -> Any:
+        """Return them as far as they have been asked for before."""
+        known = self.more.known if self.definition.handle is not None and self.more is not None else self.fields.known
+        return known.get(self.list_name(each), ())
+
     def run(self) -> HostCall:
+        """Do the call, and have the host keep what it is to know in later ones."""
+        answer = yield from self.judged()
+        self.host.ended(self, answer)
+        return answer
+
+    def judged(self) -> HostCall:
         """Judge the rules in order, do the work, and answer."""
         self.dispatch()
         call = self.definition

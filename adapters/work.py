@@ -112,7 +112,7 @@ class Work:
         if to is not None:
             local["to"] = state_number(to.value)
         if self.convert.each is not None:
-            items = self.call.fields.known.get(self.convert.each, ())
+            items = self.call.known_items(self.convert.each)
             if self.index < len(items):
                 local["it"] = items[self.index]
         return self.call.scope.with_locals(**local)
@@ -131,7 +131,7 @@ class Work:
             raise
 
     def _all(self) -> Generator[VmmRequest, VmmReply, None]:
-        parts = self.parts()
+        parts = self.parts(judge=not self.prevalidate)
         if self.definition.vmm is None or self.definition.vmm.merge is None:
             # One after the other: a rule about the pages of an element sees what the elements before it did.
             for each in parts:
@@ -201,22 +201,22 @@ class Work:
     def _first(self) -> int:
         return self.call.scope.int(self.convert.first) if self.convert.first is not None else 0
 
-    def parts(self) -> Iterator[Part]:
-        """Judge and yield the parts in order. Raises `Stopped` at the first that breaks a rule."""
+    def parts(self, *, judge: bool = True) -> Iterator[Part]:
+        """Yield the parts in order; with `judge`, a part that breaks a rule says so and is the last."""
         if self.convert.bits is not None:
             yield from self._runs_of_bits(self.convert.bits)
             return
         if self.convert.each is None:
             yield self._part(0, None, self.call.scope)
             return
-        items = self.call.fields[self.convert.each]
+        items = self.call.items(self.convert.each)
         scope = self.call.scope
         last = scope.int(self.convert.count) if self.convert.count is not None else len(items)
         self.index = self._first()
         for index in range(self._first(), min(last, len(items))):
             item = items[index]
             local = scope.with_locals(it=item, index=index)
-            rule = self.call.first_broken("element", local)
+            rule = self.call.first_broken("element", local) if judge else None
             if rule is not None:
                 yield _broken(index, item, rule)
                 return
@@ -337,7 +337,7 @@ class Work:
             return False
         if self.convert.each is None:
             return True
-        items = self.call.fields[self.convert.each]
+        items = self.call.items(self.convert.each)
         last = self.call.scope.int(self.convert.count) if self.convert.count is not None else len(items)
         return group[-1].index + 1 >= last
 

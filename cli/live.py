@@ -13,6 +13,7 @@ from hvabi.cli import console
 from hvabi.cli.live_agent import agent
 from hvabi.cli.live_attributes import attributes
 from hvabi.cli.live_common import compared, conform_by, skipped, transcripts, version_of
+from hvabi.cli.live_pkvm import pkvm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,6 +47,7 @@ Examples:
   hvabi live kvm
   hvabi live kvm --list
   hvabi live attributes
+  hvabi live pkvm
   hvabi live agent examples/agent/build/agent-x86-vmcall.elf
 """
 
@@ -166,4 +168,5 @@ def _runs(
 
 
 command.add_command(attributes)
+command.add_command(pkvm)
 command.add_command(agent)

@@ -16,6 +16,7 @@ from hvabi.abi.values import ident
 from hvabi.abi.wire import Wire, WireSink
 from hvabi.conformance.oracle.answers import Oracle, Request
 from hvabi.conformance.oracle.checks import holds
+from hvabi.conformance.oracle.held import number_of
 from hvabi.conformance.oracle.walk import STATES, Names, Undefined, value
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from hvabi.abi.calls import Call, Convert, Rule
     from hvabi.abi.codec import MessageCodec
-    from hvabi.conformance.case import Expected, GuestTurn, Inject, Memory, Pages, Ranges, Setup
+    from hvabi.conformance.case import Expected, GuestTurn, Held, Inject, Memory, Pages, Ranges, Setup
 
 _PAGE = 4096
 _MOST_ELEMENTS = 1 << 16
@@ -47,6 +48,7 @@ class Asked:
         names: what names mean over these fields.
         pages: what is to be converted: ``(first page, end page, state or None for a hint)``.
         broken: rules that bind the guest and that the request does not keep.
+        held: what the host keeps under handles when the request comes.
 
     """
 
@@ -56,6 +58,7 @@ class Asked:
     names: Names
     pages: tuple[tuple[int, int, str | None], ...]
     broken: tuple[Rule, ...]
+    held: Held | None = None
 
 
 class Reader:
@@ -81,8 +84,8 @@ class Reader:
             self._codecs[message] = self.spec.message(message, transport=self.transport.name, config=self.setup.config)
         return self._codecs[message]
 
-    def read(self, regs: Mapping[str, int], mem: Memory) -> Asked:
-        """Return the request. Raises `Unreadable` where it is none of the ABI's calls."""
+    def read(self, regs: Mapping[str, int], mem: Memory, held: Held | None = None) -> Asked:
+        """Return the request to a host that keeps `held`. Raises `Unreadable` where it is none of the ABI's calls."""
         calls = [call for call in self.abi.calls.values() if call.request in self.transport.placements]
         first = self.abi.convert_call
         calls.sort(key=lambda call: call is not first)
@@ -90,7 +93,7 @@ class Reader:
         for call in calls:
             try:
                 decoded = self.codec(call.request).decode(Wire(regs=regs, mem=mem))
-                request = Request(self.oracle, self.abi, call.name, _open(decoded), 0, None, (), {}, regs)
+                request = self._request(call, _open(decoded), regs, held)
                 if not request.is_selected(set()):
                     reasons.append(f"fixed registers are not those of `{call.name}`")
                     continue
@@ -101,10 +104,17 @@ class Reader:
                     names=request.names,
                     pages=tuple(_pages(call, request)),
                     broken=tuple(self._broken(call, request)),
+                    held=held,
                 )
             except (HvAbiError, Undefined) as error:
                 reasons.append(str(error))
         raise Unreadable(reasons[0] if reasons else "no call of the ABI goes over this transport")
+
+    def _request(self, call: Call, fields: Mapping[str, Any], regs: Mapping[str, int], held: Held | None) -> Request:
+        return Request(self.oracle, self.abi, call.name, fields, 0, None, (), {}, regs, held)
+
+    def _again(self, asked: Asked) -> Request:
+        return self._request(asked.call, asked.fields, {}, asked.held)
 
     def _broken(self, call: Call, request: Request) -> Iterator[Rule]:
         """Yield the rules about requests that bind the guest and are broken, each once."""
@@ -116,8 +126,7 @@ class Reader:
                 continue
             scopes = [names]
             if rule.scope != "call":
-                items = names.fields[request.each] if request.each else ()
-                scopes = [names.plus(it=item, index=index) for index, item in enumerate(items)]
+                scopes = [names.plus(it=item, index=index) for index, item in enumerate(request.elements())]
             for scope in scopes:
                 request.names = scope
                 try:
@@ -142,7 +151,9 @@ class Reader:
         facts: Mapping[str, Pages],
     ) -> Expected:
         """Return the oracle's answer to a request under the default policies. Raises `Undefined`."""
-        request = Request(self.oracle, self.abi, asked.call.name, asked.fields, 0, inject, before, facts, regs)
+        request = Request(
+            self.oracle, self.abi, asked.call.name, asked.fields, 0, inject, before, facts, regs, asked.held
+        )
         return next(request.answers({}))
 
     def bound(self, asked: Asked) -> int | None:
@@ -197,6 +208,9 @@ class Reader:
         """Return what is said as integers. Raises `HvAbiError` for an expression that has no value."""
         local: dict[str, Any] = dict.fromkeys(("done_pages", "done_bytes", "part_pages", "index", "errno"), 0)
         local["to"] = STATES[ident(to)]
+        local["request"] = asked.fields
+        if asked.call.handle is not None:
+            local["handle"] = number_of(self._again(asked), asked.call.handle)
         if answer is not None:
             local["response"] = self._response(asked, answer)
         names = asked.names.plus(**local)
@@ -207,6 +221,14 @@ class Reader:
             except Undefined as error:
                 raise HvAbiError(f"the script's {path}: {error}", code="bad-case") from error
         return numbers
+
+    def is_so(self, asked: Asked, text: str, answer: Wire) -> bool:
+        """Whether an EXPR over a request and an answer holds; `answer` is the request with it over it."""
+        names = _with_response(asked.names, self._response(asked, answer))
+        try:
+            return bool(value(_parsed(text), names))
+        except Undefined as error:
+            raise HvAbiError(f"the script's {text}: {error}", code="bad-case") from error
 
     def _response(self, asked: Asked, wire: Wire) -> Any:
         if self._read is None or self._read[0] is not wire:
@@ -233,7 +255,7 @@ class Reader:
                 return []
             completed = value(progress.completed, names)
             if progress.unit == "element":
-                return _elements_done(asked, call, completed, names)
+                return _elements_done(asked, self._again(asked), completed, names)
             unit = {"page": _PAGE, "byte": 1}.get(progress.unit, _PAGE)
             if progress.unit == "granule" and progress.granule is not None:
                 unit = value(progress.granule, names)
@@ -286,9 +308,9 @@ def _with_response(names: Names, response: Mapping[str, Any]) -> Names:
     return Names(names.abi, names.transport, names.config, names.define, fields, **local)
 
 
-def _elements_done(asked: Asked, call: Call, completed: int, names: Names) -> list[tuple[int, int]]:
+def _elements_done(asked: Asked, request: Request, completed: int, names: Names) -> list[tuple[int, int]]:
     """Return the pages of the elements before the first that is not done, and those done within it."""
-    convert, progress = call.convert, call.progress
+    convert, progress = asked.call.convert, asked.call.progress
     assert convert is not None  # only conversions have pages
     assert progress is not None  # the caller has looked
     first = value(convert.first, names) if convert.first is not None else 0
@@ -296,9 +318,8 @@ def _elements_done(asked: Asked, call: Call, completed: int, names: Names) -> li
     done = [(start, end) for start, end, _ in asked.pages[:whole]]
     if progress.within is not None and whole < len(asked.pages):
         start, end, _ = asked.pages[whole]
-        before = (
-            value(convert.start, names.plus(it=names.fields[convert.each or ""][completed], index=completed)) // _PAGE
-        )
+        at = names.plus(it=request.elements()[completed], index=completed)
+        before = value(convert.start, at) // _PAGE
         part = value(progress.within, names.plus(index=completed))
         done.append((start, min(end, max(start, before + part))))
     return done
@@ -344,7 +365,7 @@ def _pages(call: Call, request: Request) -> Iterator[tuple[int, int, str | None]
     names = request.names
     scopes = [names]
     if convert.each is not None:
-        items = names.fields[convert.each]
+        items = request.elements()
         first = value(convert.first, names) if convert.first is not None else 0
         last = value(convert.count, names) if convert.count is not None else len(items)
         scopes = [names.plus(it=items[n], index=n) for n in range(first, min(last, len(items), _MOST_ELEMENTS))]

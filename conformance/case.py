@@ -42,6 +42,51 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """What a host keeps under one handle.
+
+    Attributes:
+        number: the handle of the model; an implementation gives its own.
+        kept: numbers of the call that opened it.
+        items: the elements, as far as they have come.
+        parts: calls that have brought elements.
+        complete: whether all are there.
+
+    """
+
+    number: int
+    kept: Mapping[str, int]
+    items: tuple[object, ...]
+    parts: int
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What a host keeps under handles: those that are alive, and how many it has given out."""
+
+    regions: tuple[Region, ...] = ()
+    given: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handle:
+    """A handle in registers.
+
+    Attributes:
+        number: the handle of the model. The implementation's own takes its place: it is learnt where an answer
+            has it, and sent where a request has it. Two that are equal here are equal there.
+        places: ``(register, lowest bit, bits, lowest bit of the value)``.
+        flipped: bits of the handle that are sent the other way round, so that it is no handle of the host.
+
+    """
+
+    number: int
+    places: tuple[tuple[str, int, int, int], ...]
+    flipped: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
     """One right answer to a call.
 
@@ -57,6 +102,8 @@ class Expected:
         state: pages that are not private afterwards.
         facts: facts that are true afterwards, by name.
         loose: pages whose state is not compared.
+        chosen: handles in the answer, which the implementation chooses.
+        held: what the model remembers under handles afterwards.
         policies: the policy values under which this answer is the right one.
         also: further policy values under which the same answer is right.
         rule: id of the rule that this answer comes from, or None.
@@ -76,6 +123,8 @@ class Expected:
     state: Ranges = ()
     facts: Mapping[str, Pages] = field(default_factory=dict)
     loose: Pages = ()
+    chosen: tuple[Handle, ...] = ()
+    held: Held = field(default_factory=Held)
     policies: Mapping[str, str] = field(default_factory=dict)
     also: tuple[Mapping[str, str], ...] = ()
     rule: str | None = None
@@ -105,6 +154,9 @@ class HostStep:
             order of checks leave it open.
         fields: the request's fields by name, for people.
         fresh: begin from `HostCase.before` again (a reset) instead of from the state of the step before.
+        handles: handles in the request that an earlier answer gave. Where it gave none, the step and those behind it
+            are left out.
+        call: the call of the ABI, None for that of the case.
 
     """
 
@@ -116,6 +168,8 @@ class HostStep:
     fields: Mapping[str, object] = field(default_factory=dict)
     fresh: bool = False
     vcpu: int = 0
+    handles: tuple[Handle, ...] = ()
+    call: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +187,9 @@ class GuestTurn:
         regs: raw registers to answer.
         mem_at: raw bytes to answer as (block name, offset in it, bytes).
         above: None, or the turn is for calls that name more 4 KiB pages than this; others are served rightly.
+        when: an EXPR over the request and the right response of a served call: only where it holds is anything laid
+            over that. Where no such turn ever had its word, as a guest may ask in another way, the conversation is
+            judged as one that was served.
 
     """
 
@@ -142,6 +199,7 @@ class GuestTurn:
     regs: Mapping[str, int] = field(default_factory=dict)
     mem_at: tuple[tuple[str, int, bytes], ...] = ()
     above: int | None = None
+    when: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +214,8 @@ class GuestScript:
         calls: the fewest and most calls that are right (``(0, 0)``: none may be made).
         must_not_believe: pages that the guest must not report as converted.
         must_believe: pages that the guest must report where `done` is true or ends so.
+        then: a conversion that the guest is asked for behind this one, with nothing forgotten in between; only where
+            this one ended as it should.
         local_steps: ``(word, when, pages)``: the guest's local steps with this word together cover exactly these
             pages; when ``before``, no call has named a page of the step yet; when ``after``, answers have said that
             every page of the step is done. Only where the guest has the feature ``local-steps``.
@@ -172,6 +232,7 @@ class GuestScript:
     must_not_believe: Pages = ()
     must_believe: Pages = ()
     local_steps: tuple[tuple[str, str, Pages], ...] = ()
+    then: GuestScript | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

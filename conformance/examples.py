@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from hvabi.abi.specification import Abi, Example
+    from hvabi.adapters.host import Host
+    from hvabi.adapters.values import HostAnswer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +174,8 @@ def _host(spec: Spec, example: Example, wire: Wire, request: Any) -> Iterator[Mi
         [(gpa >> 12, (gpa >> 12) + pages) for gpa, pages in data["memory"]] if "memory" in data else None
     )
     backend = Backend(layout=layout, max_ranges=data.get("max-ranges"), facts=spec.abi.facts)
-    for gpa, pages, state in data.get("before", ()):
+    earlier = _earlier(spec, example)
+    for gpa, pages, state in (earlier[0].data if earlier else data).get("before", ()):
         backend.convert(Conversion(gpa >> 12, pages, PageState(state)), absent="allow")
     for name, pieces in data.get("facts-before", {}).items():
         for gpa, pages in pieces:
@@ -183,17 +186,16 @@ def _host(spec: Spec, example: Example, wire: Wire, request: Any) -> Iterator[Mi
     )
     if not isinstance(host.memory, GuestMemory):
         return
-    for gpa, piece in wire.mem:
-        host.memory.poke(gpa, piece)
-    for gpa, piece in _pieces(data.get("mem")):
-        host.memory.poke(gpa, piece)
-    regs = {**wire.regs, **data.get("regs", {})}
-    found = host.answer(regs, cpl=data.get("cpl", 0), inject=_injection(data, spec))
+    for one in earlier:
+        call = spec.abi.calls[one.data["call"]]
+        codec = spec.message(call.request, transport=one.data.get("transport"), config=one.data.get("config", {}))
+        _answered(host, codec.encode(one.data.get("request", {})), one.data, spec)
+    found = _answered(host, wire, data, spec)
     wanted = data.get("answer", {})
     yield from _differ(example, "end of the call", wanted.get("end", "return"), found.end)
     if "regs" in wanted:
         # A register that kept its value may be told or left out; one that an error leaves undefined is not named.
-        told = {name: found.regs.get(name, regs.get(name)) for name in wanted["regs"]}
+        told = {name: found.regs.get(name, wire.regs.get(name)) for name in wanted["regs"]}
         yield from _differ(
             example, "registers written", dict(sorted(wanted["regs"].items())), dict(sorted(told.items()))
         )
@@ -209,6 +211,26 @@ def _host(spec: Spec, example: Example, wire: Wire, request: Any) -> Iterator[Mi
     for name, rows in data.get("facts-after", {}).items():
         true = [[run.start << 12, run.end - run.start] for run in backend.fact_runs(name)]
         yield from _differ(example, f"pages that are {name}", [list(row) for row in rows], true)
+
+
+def _earlier(spec: Spec, example: Example) -> list[Example]:
+    """Return the examples whose calls come before one, the first of them first."""
+    known = {item.name: item for item in spec.abi.examples}
+    found: list[Example] = []
+    name = example.data.get("follows")
+    while name is not None and len(found) < len(known):
+        found.insert(0, known[name])
+        name = known[name].data.get("follows")
+    return found
+
+
+def _answered(host: Host, wire: Wire, data: Mapping[str, Any], spec: Spec) -> HostAnswer:
+    """Place the bytes of an example, make its call, and return the answer."""
+    assert isinstance(host.memory, GuestMemory)  # the caller has looked
+    for gpa, piece in (*wire.mem, *_pieces(data.get("mem"))):
+        host.memory.poke(gpa, piece)
+    regs = {**wire.regs, **data.get("regs", {})}
+    return host.answer(regs, cpl=data.get("cpl", 0), inject=_injection(data, spec))
 
 
 def _response(

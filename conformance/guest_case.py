@@ -5,6 +5,7 @@ It judges what the guest asks, when it does its local half, and what it believes
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hvabi.abi.errors import HvAbiError
@@ -12,7 +13,7 @@ from hvabi.abi.wire import Wire, merge
 from hvabi.conformance.answer import Converted, GuestAsk, LocalStep
 from hvabi.conformance.ask import Asked, Reader, Unreadable
 from hvabi.conformance.bytesmap import Bytes, Spans, text_of
-from hvabi.conformance.case import GuestTurn
+from hvabi.conformance.case import GuestTurn, Held
 from hvabi.conformance.judge import state_differences
 from hvabi.conformance.modelled import undone, untrue, visible, with_chosen
 from hvabi.conformance.oracle.walk import Undefined
@@ -44,20 +45,28 @@ class GuestCase:
             raise HvAbiError(f"{case.id} is a guest case without a script", code="bad-case")
         self.client = client
         self.case = case
-        self.script: GuestScript = case.script
         self.features = features
         self.check_time = check_time
         self.outcome = Outcome(case=case, profile=profile)
         self.reader = Reader(case.abi, case.revision, case.transport, case.setup, profile=profile)
-        self.first = self.script.gpa >> 12
-        self.range = (self.first, self.first + self.script.pages)
         # -- what the model host knows
         self.state: Ranges = case.before
         self.facts: Mapping[str, Pages] = case.facts
+        self.held = Held()
         self.memory = Bytes()
+        #: Calls of conversions before this one.
+        self.earlier = 0
+        self._begin(case.script)
+
+    def _begin(self, script: GuestScript) -> None:
+        """Begin a conversion: what is known of an earlier one is only what the model host knows."""
+        self.script = script
+        self.range = (script.gpa >> 12, (script.gpa >> 12) + script.pages)
         #: Whether every answer so far was the model's own, and whether none of them refused anything.
         self.served = True
         self.refused = False
+        #: Whether a turn under a condition had its word.
+        self.told = False
         self.calls = 0
         self.stalled = 0
         self.bound = 0
@@ -71,6 +80,13 @@ class GuestCase:
     def run(self) -> Outcome:
         """Ask for the conversion and answer the guest's calls to the end."""
         self.client.reset(self.case.before, self.case.facts)
+        while self._convert() and self.script.then is not None:
+            self.earlier += self.calls
+            self._begin(self.script.then)
+        return self.outcome
+
+    def _convert(self) -> bool:
+        """Ask for one conversion; return whether it ended, and as it should."""
         shown = self.client.convert(self.script.gpa, self.script.pages, self.script.to)
         while not isinstance(shown, Converted):
             self.check_time()
@@ -81,13 +97,13 @@ class GuestCase:
             answer = self._answer(shown)
             if answer is None:
                 # Nothing that the host could say; the reset of the next case ends the conversation.
-                return self.outcome
+                return False
             shown = self.client.resume(*answer)
         self._end(shown)
-        return self.outcome
+        return not self.outcome.failed
 
     def _find(self, what: str, expected: str, found: str, *, rule: str | None = None, level: str | None = None) -> None:
-        step = max(self.calls - 1, 0)
+        step = max(self.earlier + self.calls - 1, 0)
         self.outcome.add(Finding(what=what, expected=expected, found=found, step=step, rule=rule), level)
 
     # -- calls --------------------------------------------------------------------------------------------------
@@ -99,7 +115,7 @@ class GuestCase:
         repeated = self._judge_again(asked)
         self.memory.lay(asked.mem)
         try:
-            read = self.reader.read(asked.regs, visible(asked.mem, self.memory))
+            read = self.reader.read(asked.regs, visible(asked.mem, self.memory), self.held)
         except Unreadable as error:
             self._find("request", "a call of this ABI", str(error), level="must")
             self._show(asked, {}, ())
@@ -120,10 +136,14 @@ class GuestCase:
             regs, mem = served
         else:
             self.stalled += 1
-        if turn.kind == "say" or turn.say or turn.regs or turn.mem_at:
+        right = self._over(asked, regs, mem) if turn.kind == "serve" else None
+        says = turn.kind == "say" or bool(turn.say or turn.regs or turn.mem_at)
+        if turn.when is not None and right is not None:
+            says = says and self.reader.is_so(read, turn.when, right)
+            self.told = self.told or says
+        if says:
             self.served = False
             self.refused = True
-            right = self._over(asked, regs, mem) if turn.kind == "serve" else None
             said, bytes_said = self.reader.say(read, turn, to=self.script.to, answer=right)
             regs.update(said)
             mem += bytes_said
@@ -220,7 +240,7 @@ class GuestCase:
             if expected.end != "replay":
                 break
             inject = None
-            read = self.reader.read({**asked.regs, **regs}, visible(asked.mem, self.memory))
+            read = self.reader.read({**asked.regs, **regs}, visible(asked.mem, self.memory), self.held)
         if expected.end != "return":
             why = f"{expected.end} {expected.fault or ''}".strip() + (f" ({expected.rule})" if expected.rule else "")
             self._find("request", "one that the host returns from", why, rule=expected.rule)
@@ -232,7 +252,7 @@ class GuestCase:
         """Take over what the model host has done."""
         changed = state_differences(self.state, expected.state, (), "private") or self.facts != expected.facts
         self.stalled = 0 if changed else self.stalled + 1
-        self.state, self.facts = expected.state, expected.facts
+        self.state, self.facts, self.held = expected.state, expected.facts, expected.held
 
     # -- local steps --------------------------------------------------------------------------------------------
 
@@ -278,6 +298,9 @@ class GuestCase:
     # -- the end ------------------------------------------------------------------------------------------------
 
     def _end(self, result: Converted) -> None:
+        if not self.told and any(turn.when is not None for turn in self.script.turns):
+            whole = ((self.range[0], self.range[1]),)
+            self.script = replace(self.script, done=True, must_not_believe=(), must_believe=whole)
         script = self.script
         if result.stop is not None:
             if script.done is True:

@@ -13,6 +13,7 @@ from hvabi.conformance.answer import CallEnd, Exit, PeerUnsupported
 from hvabi.conformance.ask import Reader, Unreadable
 from hvabi.conformance.bytesmap import Bytes
 from hvabi.conformance.early import MOST_CALLS, Early
+from hvabi.conformance.handles import Handles
 from hvabi.conformance.judge import Seen, judge
 from hvabi.conformance.outcome import Outcome, Unseen
 from hvabi.conformance.result import Exchanged, Finding, Verdict
@@ -60,6 +61,7 @@ class HostCase:
         self.outcome = Outcome(case=case, profile=profile)
         self.mode = load(case.abi, revision=case.revision).transport(case.transport).mode
         self._memory = Bytes()
+        self._handles = Handles()
         self._errno: int | None = None
         self._number = 0
         self._early = Early(case, case.profile or SPEC_PROFILE)
@@ -76,7 +78,11 @@ class HostCase:
             elif self.outcome.failed or self._cut:
                 # What follows was worked out from the state that this step should have left behind.
                 continue
-            stopped = self._step(step)
+            regs = self._handles.sent(step.regs, step.handles)
+            if regs is None:
+                # The host has the right not to give the handle that all that follows is about.
+                break
+            stopped = self._step(replace(step, regs=regs))
             left = MOST_CALLS
             while stopped is not None and left and not self.outcome.failed:
                 left -= 1
@@ -88,6 +94,7 @@ class HostCase:
     def _reset(self) -> None:
         self.client.reset(self.case.before, self.case.facts)
         self._memory = Bytes()
+        self._handles = Handles()
         self._state, self._facts = self.case.before, self.case.facts
         self._cut = False
 
@@ -102,7 +109,8 @@ class HostCase:
         if answer.end != "stop":
             state, facts = self._query()
         seen = Seen(end=answer.end, regs=answer.regs, mem=answer.mem, fault=answer.fault, state=state, facts=facts)
-        judged = judge(step.expected, seen, sent=step.regs, before=before, step=self._number)
+        expected = tuple(self._handles.expected(one, answer.regs, step.regs) for one in step.expected)
+        judged = judge(expected, seen, sent=step.regs, before=before, step=self._number)
         following = None
         part = False
         if judged.findings and (sent := self._early.sent(step, pieces, state_before, facts_before)) is not None:
@@ -114,6 +122,11 @@ class HostCase:
         self._state, self._facts = judged.nearest.state, judged.nearest.facts
         for finding in judged.findings:
             self.outcome.add(finding)
+        if not judged.findings:
+            twin = self._handles.learn(judged.nearest, answer.regs, step.regs)
+            if twin is not None:
+                text = "one that names no other region"
+                self.outcome.add(Finding(what="handle", expected=text, found=twin, step=self._number), "must")
         for policy, value in judged.policies.items() if not part else ():
             self.outcome.show(policy, value)
         if not again:

@@ -178,6 +178,8 @@ class Session:
             self._host.backend.reset(ranges=[(start, end, state) for start, end, state in ranges], facts=known)
             self._host.memory.clear()
             self._host.reset()
+        if self._guest is not None:
+            self._guest.reset()
         return {"ok": {}}
 
     def _do_call(self, command: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,7 +258,7 @@ class Session:
             inject = Injection(vmm_errno=errno)
         elif fault == "stop-after":
             pages = frame.number(frame.argument(command, "pages"), "pages")
-            if not progresses:
+            if not any(call.reports_parts(host.transport.name) for call in calls):
                 raise Unsupported(f"{host.abi.id} has no partial progress")
             inject = Injection(stop_after=pages)
         elif fault == "event-pending":

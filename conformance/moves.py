@@ -12,11 +12,12 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
 from hvabi.abi.errors import HvAbiError
-from hvabi.conformance.case import Inject, Setup
+from hvabi.conformance.case import Held, Inject, Setup
 from hvabi.conformance.generate.basis import PLACE, Question, basis_of, host_rules
 from hvabi.conformance.generate.followup import next_fields
 from hvabi.conformance.generate.hosts import basis_int, next_step
 from hvabi.conformance.generate.rules import RuleCases
+from hvabi.conformance.handle_moves import Regions
 from hvabi.conformance.oracle.walk import Undefined
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from hvabi.conformance.case import Expected, HostStep, Pages, Ranges
     from hvabi.conformance.generate.basis import Basis
 
-What = Literal["convert", "broken", "resume", "repeat", "reset"]
+What = Literal["convert", "broken", "resume", "repeat", "reset", "begin", "more", "back"]
 
 _ARENA = (PLACE - 16, PLACE + 48)
 """Pages about which conversions lie: few, so that they meet, join and split ranges; a 2 MiB boundary is inside."""
@@ -34,6 +35,9 @@ _BOUNDS = (2, 3, 5)
 _ERRNOS = (11, 22)
 """The answers of user space that the documents know; a host may take any other for anything."""
 _MOVES: tuple[What, ...] = ("convert",) * 10 + ("broken",) * 3 + ("resume",) * 5 + ("repeat",) * 2 + ("reset",)
+_HANDLE_MOVES: tuple[What, ...] = (
+    ("convert",) * 6 + ("broken",) * 2 + ("begin",) * 3 + ("more",) * 5 + ("back",) * 5 + ("repeat",) * 2 + ("reset",)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +46,10 @@ class Move:
 
     Attributes:
         what: ``convert`` a range; send a request that breaks rule number `broken`; ``resume`` where the last call
-            stopped on the way; ``repeat`` the last request; ``reset`` to the first state.
+            stopped on the way; ``repeat`` the last request; ``reset`` to the first state; of regions with handles
+            ``begin`` one with a first part, bring ``more`` of one, take one ``back``.
         start, pages, to: the range and the state of a conversion.
-        broken: which of the requests that break a rule, counted round.
+        broken: which of the requests that break a rule, or of the regions, counted round.
         vcpu: the virtual CPU that calls.
         inject: fault for the call.
 
@@ -85,6 +90,8 @@ class Model:
         self.before = before
         self.state: Ranges = before
         self.facts: Mapping[str, Pages] = {}
+        self.held = Held()
+        self._regions = Regions(basis) if basis.call.handle is not None else None
         self._fresh = False
         self._last: Question | None = None
         self._rest: Mapping[str, Any] | None = None
@@ -97,46 +104,53 @@ class Model:
         asked = self._question(move)
         if asked is None:
             return None
+        basis = self.basis if asked.call is None else self.basis.of_call(asked.call)
         question = replace(
-            asked, setup=self.setup, before=self.state, facts=self.facts, inject=move.inject, call=self.basis.call.name
-        )
+            asked, setup=self.setup, before=self.state, facts=self.facts, inject=move.inject, call=basis.call.name,
+            way=(), held=self.held,
+        )  # fmt: skip
         try:
-            answers = self.basis.answers(question)
+            answers = basis.answers(question)
             resumed = move.what == "resume"
-            step = next_step(self.basis, question, answers) if resumed else self.basis.step(question, answers)
+            step = next_step(basis, question, answers) if resumed else basis.step(question, answers)
             step = replace(step, vcpu=move.vcpu, fresh=self._fresh)
         except (HvAbiError, Undefined):
             return None
         if not answers:
             return None
         self._fresh = False
-        self._go_on(question, answers)
+        self._go_on(basis, question, answers)
         return step
 
     def _reset(self) -> None:
-        self.state, self.facts = self.before, {}
+        self.state, self.facts, self.held = self.before, {}, Held()
+        if self._regions is not None:
+            self._regions.forget()
         self._fresh = True
         self._unsure = False
         self._last = self._rest = None
 
-    def _go_on(self, question: Question, answers: Sequence[Expected]) -> None:
+    def _go_on(self, basis: Basis, question: Question, answers: Sequence[Expected]) -> None:
         first = answers[0]
         rest = None
-        progress = self.basis.call.progress
+        progress = basis.call.progress
         # However it is said, a call that is executed again is the same call.
         again = progress is not None and progress.resume == "reexecute" and len({one.status for one in answers}) == 1
         if (len(answers) == 1 or again) and first.rule is None and first.status in ("partial", "retry"):
-            rest = next_fields(self.basis, question, first)
+            rest = next_fields(basis, question, first)
         told = all(
             answer.end in ("return", "fault") and (answer.state, answer.facts) == (first.state, first.facts)
             for answer in answers
         )
+        if basis.call.handle is not None and basis.call.handle.of is not None:
+            # A host that gave no handle is not asked about it; one that gave it must still have it, or must not.
+            told = told and all(answer.held == first.held for answer in answers)
         loose = any(answer.loose for answer in answers)
         if not told or (loose and rest is None):
             # Which of the right states the host is in cannot be told: the next call begins anew.
             self._reset()
             return
-        self.state, self.facts = first.state, first.facts
+        self.state, self.facts, self.held = first.state, first.facts, first.held
         self._last, self._rest = question, rest
         # Pages that may be either way are all named again by the request that goes on, and by no other.
         self._unsure = loose
@@ -153,6 +167,8 @@ class Model:
                 return replace(self._last, fields={**self._last.fields, **self._rest})
             case "repeat":
                 return self._last
+            case _ if self._regions is not None:
+                return self._regions.question(move, self.held, self.setup)
             case _:
                 return None
 
@@ -223,9 +239,9 @@ def _faults(basis: Basis) -> list[Inject]:
     call, found = basis.call, []
     if call.vmm is not None:
         found += [Inject(fault="vmm-error", arguments={"errno": errno}) for errno in _ERRNOS]
-    if call.progress is not None:
+    if call.reports_parts(basis.transport):
         found += [Inject(fault="stop-after", arguments={"pages": pages}) for pages in (0, 1, 2, 5, 512)]
-        if call.progress.chunk is not None:
+        if call.progress is not None and call.progress.chunk is not None:
             found += [Inject(fault="event-pending", arguments={"after": after}) for after in (1, 2)]
     return found
 
@@ -235,7 +251,7 @@ def _move(basis: Basis, rng: Random, faults: list[Inject]) -> Move:
     big = rng.random() < 0.08
     sizes = (chunk + 1, 2 * chunk + 3, chunk) if big and chunk else (512, 513) if big else _SIZES
     return Move(
-        what=rng.choice(_MOVES),
+        what=rng.choice(_MOVES if basis.call.handle is None else _HANDLE_MOVES),
         start=rng.randrange(*_ARENA),
         pages=rng.choice(sizes),
         to=rng.choice(basis.states()),

@@ -59,14 +59,14 @@ def talk_all(spec: Spec) -> Talked:
         return talked
     for transport in spec.abi.transports:
         for state in call.guest.states:
-            for start, pages, stop in _plan(spec.abi):
+            for start, pages, stop in _plan(spec.abi, transport):
                 _one(spec, transport, start, pages, PageState(state), stop, talked)
     return talked
 
 
-def _plan(abi: Abi) -> Iterator[tuple[int, int, int | None]]:
+def _plan(abi: Abi, transport: str) -> Iterator[tuple[int, int, int | None]]:
     call = abi.convert_call
-    partial = call is not None and call.progress is not None
+    partial = call is not None and call.reports_parts(transport)
     for start, pages in SPANS:
         for stop in STOPS if partial else (None,):
             yield start, pages, stop

@@ -229,6 +229,8 @@ class Supervisor:
             self._unsupported[key] = error.message
             raise
         self._key = key
+        # What can be shown may depend on the configuration.
+        self._can_query = True
 
     def _need(self) -> Client:
         if self._client is None:

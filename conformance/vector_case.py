@@ -10,9 +10,9 @@ from hvabi.conformance.frame import hex_mem, hex_pages, hex_regs
 from hvabi.conformance.vector_set import source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from hvabi.conformance.case import Case, Expected, GuestScript, GuestTurn, HostStep, Memory, Pages, Ranges
+    from hvabi.conformance.case import Case, Expected, GuestScript, GuestTurn, Handle, HostStep, Memory, Pages, Ranges
 
 _GAP = 32
 """Zero bytes in a row from which on a piece of memory is cut in two: memory is zero after a reset."""
@@ -26,9 +26,17 @@ def usable(case: Case) -> bool:
     if case.script is None:
         return bool(case.steps) and all(step.expected for step in case.steps)
     return all(
-        turn.inject is None and not any(isinstance(value, str) for value in turn.say.values())
-        for turn in case.script.turns
+        turn.inject is None and turn.when is None and not any(isinstance(value, str) for value in turn.say.values())
+        for script in _scripts(case.script)
+        for turn in script.turns
     )
+
+
+def _scripts(script: GuestScript | None) -> Iterator[GuestScript]:
+    """Yield a script and those behind it."""
+    while script is not None:
+        yield script
+        script = script.then
 
 
 def vector(case: Case) -> dict[str, Any]:
@@ -60,6 +68,8 @@ def _step(case: Case, number: int, step: HostStep) -> dict[str, Any]:
         out["mem"] = hex_mem(_nonzero(step.mem) if first else step.mem)
     if step.fields:
         out["fields"] = _plain(step.fields)
+    if step.handles:
+        out["handles"] = [_handle(one) for one in step.handles]
     out["expect"] = [_expect(one, step.expected) for one in step.expected]
     return out
 
@@ -83,6 +93,7 @@ def _expect(one: Expected, alternatives: tuple[Expected, ...]) -> dict[str, Any]
     out |= {"fault": one.fault} if one.fault else {}
     out |= {"regs": hex_regs(one.regs)}
     out |= {"mem": hex_mem(one.mem)} if one.mem else {}
+    out |= {"chosen": [_handle(handle) for handle in one.chosen]} if one.chosen else {}
     out |= {"may_change": list(one.may_change)} if one.may_change else {}
     out |= {"nonzero": [[name, f"{mask:#x}"] for name, mask in one.nonzero]} if one.nonzero else {}
     if one.may_change_mem:
@@ -93,6 +104,11 @@ def _expect(one: Expected, alternatives: tuple[Expected, ...]) -> dict[str, Any]
     out |= {"rule": one.rule} if one.rule else {}
     out |= {"why": one.why} if one.why else {}
     return out
+
+
+def _handle(handle: Handle) -> dict[str, Any]:
+    out: dict[str, Any] = {"number": f"{handle.number:#x}", "places": [list(place) for place in handle.places]}
+    return {**out, "flipped": f"{handle.flipped:#x}"} if handle.flipped else out
 
 
 def _state(ranges: Ranges, facts: Mapping[str, Pages]) -> dict[str, Any]:
@@ -118,6 +134,8 @@ def _script(script: GuestScript) -> dict[str, Any]:
     for name, pages in (("must_not_believe", script.must_not_believe), ("must_believe", script.must_believe)):
         if pages:
             expect[name] = hex_pages(pages)
+    if script.then is not None:
+        out["next"] = _script(script.then)
     return out
 
 

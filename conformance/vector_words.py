@@ -31,6 +31,7 @@ NOTES = {
     "regression": "A bug that real implementations had; see its reference.",
     "guest": "A conversation with a host that may answer anything. The guest must come to an end and must not believe "
     "more than was done.",
+    "handles": "Calls about regions that a host keeps under handles: brought in parts, closed, never finished.",
     "model": "A sequence of calls from a model of the whole ABI.",
 }
 """What each flag of a test is for. A flag is the kind of the case."""
@@ -54,6 +55,11 @@ HEADER = {
         "in `may_change` or `may_change_mem` must be as it was. In `nonzero` [register, mask], these bits may have any "
         "value but 0.",
         "Then the state must be `after`. Pages in `loose` are not compared.",
+        "A host chooses its own handles, and the numbers here are stand-ins. `chosen` in an answer: the parts of "
+        "registers in `places` (register, lowest bit, bits, lowest bit of the handle there) hold a handle. Where "
+        "`number` is new any value is right that no handle has which is alive; else it is the one given before. "
+        "`handles` in a step: write what the host gave for `number` there, with the bits in `flipped` the other way "
+        "round. Leave out what follows where it gave none, or where a flipped one is another handle.",
     ),
     "guest": (
         *_COMMON,
@@ -64,6 +70,7 @@ HEADER = {
         "At the end the guest says whether all is done and what it believes converted. `done` null: both are right. "
         "Pages in `must_not_believe` must not be reported; those in `must_believe` must be where it says that all is "
         "done. `calls` are the fewest and the most calls that are right.",
+        "`next` is a conversion to ask for behind one that ended as it should; the guest forgets nothing in between.",
     ),
 }
 """How to read a file, by role."""

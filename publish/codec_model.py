@@ -34,7 +34,8 @@ from hvabi.abi.specification import SPEC_PROFILE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from hvabi.abi.calls import Convert, Query
+    from hvabi.abi.calls import Call as AbiCall
+    from hvabi.abi.calls import Convert, HandleUse, Query
     from hvabi.abi.model import Block, Enum, Field, Guard, Layout, Place, Placement, Transport
     from hvabi.abi.specification import Abi
     from hvabi.publish.samples import Sample
@@ -82,7 +83,8 @@ def codec_model(abi: Abi, samples: Iterable[Sample] = ()) -> Data:
                 "response": call.response,
                 "doc": call.doc,
                 "define": {name: tree(item.expr) for name, item in call.define.items()},
-                "about": _about(call.convert or call.query) if call.convert or call.query else None,
+                "about": _about(call.convert or call.query) if _is_alone(call) else None,
+                "opens": _opens(call.handle) if call.handle is not None and call.handle.does == "open" else None,
                 **_guard(call.guard),
             }
             for call in abi.calls.values()
@@ -183,7 +185,10 @@ def _field(item: Field) -> Data:
         found |= {"value": number(evaluate(given, {}, "int"))} if given is not None else {}
     else:
         found |= {"const": tree(item.const)} if item.const is not None else {}
-        found |= {"default": tree(item.default)} if item.default is not None else {}
+        if item.defaults:
+            found["defaults"] = [{"is": tree(choice.expr), **_guard(choice.guard)} for choice in item.defaults]
+        elif item.default is not None:
+            found["default"] = tree(item.default)
     if item.signed:
         found["signed"] = True
     if item.enum is not None:
@@ -244,6 +249,19 @@ def _place(item: Place) -> Data:
         found |= {"stride": tree(item.stride)} if item.stride is not None else {}
         found |= {"field": item.layout_field} if item.layout_field is not None else {}
     return {**found, **_guard(item.guard)}
+
+
+def _is_alone(call: AbiCall) -> bool:
+    """Whether a request says by itself what it is about: not what is kept under the handle of an earlier one."""
+    return (call.convert or call.query) is not None and (call.handle is None or call.handle.does == "open")
+
+
+def _opens(use: HandleUse) -> Data:
+    return {
+        "list": use.list,
+        "kept": {name: tree(expr) for name, expr in use.keep.items()},
+        "complete": tree(use.complete) if use.complete is not None else None,
+    }
 
 
 def _about(item: Convert | Query | None) -> Data:

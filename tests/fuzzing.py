@@ -120,7 +120,8 @@ class Combo:
         return self._bases[key]
 
     def _make_base(self, call: Call, config: Config, shape: int, to: PageState) -> dict[str, Any] | None:
-        if call.guest is None:
+        # A call that goes on with a handle has nothing right to ask for by itself.
+        if call.guest is None or (call.handle is not None and call.handle.of is not None):
             codec = self.codec(call.request, config)
             wanted = [n for n, f in codec.message.fields.items() if f.const is f.default is None and not f.is_list]
             given = {n: 0x200000 for n in wanted if codec.message.fields[n].bits >= 32}

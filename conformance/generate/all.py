@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from hvabi.abi.registry import abi_ids, bundled, load
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.conformance.generate.basis import Basis, basis_of
+from hvabi.conformance.generate.conversations import conversation_cases
 from hvabi.conformance.generate.edges import edge_cases
 from hvabi.conformance.generate.guests import guest_cases
 from hvabi.conformance.generate.hosts import done_cases, fault_cases, progress_cases, reserved_cases
@@ -14,6 +16,7 @@ from hvabi.conformance.generate.more_edges import edge_cases as more_edge_cases
 from hvabi.conformance.generate.more_guests import more_guest_cases
 from hvabi.conformance.generate.pages import page_cases
 from hvabi.conformance.generate.questions import asked_cases, plain_cases
+from hvabi.conformance.generate.regions import region_cases
 from hvabi.conformance.generate.rules import RuleCases
 
 if TYPE_CHECKING:
@@ -66,12 +69,30 @@ def _in_order(abi: str, revision: str, transport: str, role: str | None, profile
     spec = load(abi, revision=revision, profile=profile).abi
     carried = spec.transports[transport].placements
     for call in spec.served_calls:
-        if call.request in carried:
+        if call.request in carried and not known_elsewhere(abi, revision, transport, profile, call.name):
             # The converting call has no name of its own here: it is made once, whoever asks for it.
             name = None if call is spec.convert_call else call.name
             basis = basis_of(abi, revision, transport, profile, name)
             with basis.remembering():
                 yield from _of_call(basis, role)
+
+
+@cache
+def known_elsewhere(abi: str, revision: str, transport: str, profile: str, call: str) -> bool:
+    """Whether a call that goes on with a handle is in every way the one of the default revision, which has its cases.
+
+    What gives the handle is not: it has cases in every revision.
+    """
+    whole = bundled(abi)
+    if revision == whole.default_revision:
+        return False
+    ours, theirs = (load(abi, revision=one, profile=profile).abi for one in (revision, whole.default_revision))
+    item, other = ours.calls[call], theirs.calls.get(call)
+    if item.handle is None or item.handle.of is None or item != other or transport not in theirs.transports:
+        return False
+    here, there = ours.transports[transport].placements, theirs.transports[transport].placements
+    names = [name for name in (item.request, item.response) if name is not None]
+    return all(ours.messages[name] == theirs.messages[name] and here[name] == there[name] for name in names)
 
 
 def _of_call(basis: Basis, role: str | None) -> Iterator[Case]:
@@ -85,9 +106,13 @@ def _of_call(basis: Basis, role: str | None) -> Iterator[Case]:
         yield from reserved_cases(basis)
         yield from progress_cases(basis)
         yield from fault_cases(basis)
+        yield from region_cases(basis)
+    if basis.continues:
+        return  # What a guest does with a handle belongs to the conversion for which it got it.
     if role in (None, "guest") and basis.call.guest is not None and basis.call.convert is not None:
         yield from guest_cases(basis)
         yield from more_guest_cases(basis)
+        yield from conversation_cases(basis)
 
 
 def _right_cases(basis: Basis) -> Iterator[Case]:

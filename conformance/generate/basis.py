@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from hvabi.abi.calls import GATHERED
 from hvabi.abi.registry import Spec, bundled, load
 from hvabi.abi.values import plain
 from hvabi.adapters.batch import plan
 from hvabi.adapters.registry import guest_class
 from hvabi.backend import PageState
-from hvabi.conformance.case import Case, Expected, HostStep, Inject, Level, Memory, Pages, Ranges, Setup
+from hvabi.conformance.case import Case, Expected, HostStep, Level, Memory, Ranges, Setup
+from hvabi.conformance.generate.question import PLACE, Question, as_fields
+from hvabi.conformance.generate.way import at_the_end, continued, handles_of, way_steps
 from hvabi.conformance.oracle import Oracle
 from hvabi.conformance.oracle.answers import Request
 from hvabi.conformance.oracle.checks import holds
@@ -26,24 +30,10 @@ if TYPE_CHECKING:
 
 SCRATCH = (0x10, 0x14)
 """Pages where structures in memory lie: below every range that is converted."""
-PLACE = 0x200
-"""First page of the ranges that are converted: aligned to 2 MiB."""
+_LAST = 4
+"""Questions of which a basis remembers what it worked out."""
 NEIGHBOURS = 2
 """Pages on each side of a converted range whose state is laid down and must not change."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """A request with all that bears on its answer; what generators vary."""
-
-    fields: Mapping[str, Any]
-    setup: Setup = field(default_factory=Setup)
-    cpl: int = 0
-    regs: Mapping[str, int] = field(default_factory=dict)
-    before: Ranges = ()
-    facts: Mapping[str, Pages] = field(default_factory=dict)
-    inject: Inject | None = None
-    call: str | None = None
 
 
 class Basis:
@@ -65,6 +55,8 @@ class Basis:
         self.call = found
         self.prefix = f"{spec.id}@{self.abi.revision}"
         self._codecs: dict[tuple[tuple[str, int], ...], MessageCodec] = {}
+        #: Where the ways of the last questions lead to: each is looked at several times in a row.
+        self.ends: deque[tuple[Question, Question]] = deque(maxlen=_LAST)
         self.judged: dict[tuple[object, ...], Any] | None = None
         """What `judge` found for each request, by all that bears on it; None outside of `remembering`."""
         self._wires: dict[int, tuple[Question, tuple[dict[str, int], Memory]]] = {}
@@ -100,6 +92,8 @@ class Basis:
         """Return the states that can be asked for; for a question, those that it can find."""
         if self.call.query is not None:
             return ["private", "shared"] if self.call.guest is not None else []
+        if self.call.handle is not None and self.call.handle.does == "continue":
+            return self.opening().states()
         if self.call.guest is not None:
             return list(self.call.guest.states)
         to = self.call.convert.to if self.call.convert else None
@@ -116,6 +110,8 @@ class Basis:
 
         A call with one request only has it, whatever pages it is to be about.
         """
+        if self.continues:
+            return None
         if self.call.guest is None:
             codec = self.spec.message(self.call.request, transport=self.transport, config=config)
             return as_fields(codec.complete({})) if self.abi.is_plain(self.call) else None
@@ -136,7 +132,7 @@ class Basis:
 
     def reach(self, pages: int = 1024) -> int:
         """Return the most pages that one request names, up to `pages`."""
-        if self.call.guest is None or not self.states():
+        if self.call.guest is None or self.continues or not self.states():
             return 0
         guest = self.guest()
         return next(plan(guest, PLACE, pages, PageState(self.states()[0]))).pages
@@ -152,6 +148,8 @@ class Basis:
 
         A question is asked about pages that are in state `to`, amid pages of the other state.
         """
+        if self.continues:
+            return continued(self, start, pages, to)
         fields = self.request(start, pages, to)
         if fields is None:
             return None
@@ -180,6 +178,29 @@ class Basis:
     def stands_for(self, to: str) -> Mapping[str, bool]:
         """Return the facts that a state stands for, none where the call changes states."""
         return self.call.convert.stands_for.get(to, {}) if self.call.convert else {}
+
+    @property
+    def continues(self) -> bool:
+        """Whether the call is about a handle that an earlier one gave."""
+        return self.call.handle is not None and self.call.handle.of is not None
+
+    def elements(self, rule: Rule) -> str | None:
+        """Return the list field of the request whose elements a rule is about, None where there is none."""
+        name = rule.words.get("each", self.call.each)
+        if name == GATHERED:
+            name = self.call.handle.list if self.call.handle is not None else None
+        return name
+
+    def opening(self) -> Basis:
+        """Return the basis of the call that gives handles."""
+        name = next(call.name for call in self.abi.calls.values() if call.handle and call.handle.does == "open")
+        return self.of_call(name)
+
+    def of_call(self, name: str | None) -> Basis:
+        """Return the basis of another call of the ABI, None standing for the one that converts."""
+        first = self.abi.convert_call
+        other = None if first is not None and name == first.name else name
+        return basis_of(self.spec.id, self.abi.revision, self.transport, self.abi.profile, other)
 
     def usual(self, pages: int = 1) -> Question | None:
         """Return a right request about that many pages, rounded up, in the first state that can be asked for."""
@@ -219,15 +240,17 @@ class Basis:
     def answers(self, question: Question, wire: tuple[dict[str, int], Memory] | None = None) -> tuple[Expected, ...]:
         """Return every right answer; `wire` are the question's registers and memory where they are known."""
         regs, mem = wire or self.wire(question)
+        there = at_the_end(self, question)
         return self.oracle(question.setup).answers(
             question.fields,
             call=question.call,
             cpl=question.cpl,
             inject=question.inject,
-            before=question.before,
-            facts=question.facts,
+            before=there.before,
+            facts=there.facts,
             mem=mem,
             regs=regs,
+            held=there.held,
         )
 
     def may_be_asked(self, question: Question) -> bool:
@@ -245,9 +268,11 @@ class Basis:
         return all(holds(rule, asked) for rule in rules)
 
     def step(self, question: Question, expected: tuple[Expected, ...]) -> HostStep:
-        """Return a step that asks the question."""
+        """Return a step that asks the question, its way left out."""
         regs, mem = self.wire(question)
         return HostStep(
+            handles=handles_of(self, question.fields, at_the_end(self, question).held),
+            call=self.call.name,
             regs=regs,
             mem=mem,
             cpl=question.cpl,
@@ -272,6 +297,7 @@ class Basis:
         """Return a host case of one question, or of one and the steps after it."""
         answers = self.answers(question) if expected is None else expected
         first = self.step(question, answers)
+        way = way_steps(self, question)
         if not self.may_be_asked(question) or (more and not self.may_be_asked(vary(question, before=answers[0].state))):
             level = "unspecified"
         uses_faults = any(step.inject is not None for step in (first, *more))
@@ -295,7 +321,7 @@ class Basis:
             setup=question.setup,
             before=question.before,
             facts=question.facts,
-            steps=(first, *more),
+            steps=(*way, first, *more),
             call=None if self.call is self.abi.convert_call else self.call.name,
             profile=None if self.abi.profile == "spec" else self.abi.profile,
             features=("inject",) if uses_faults else (),
@@ -318,19 +344,6 @@ class _Empty:
 
     def read(self, block: str, address: int, size: int) -> bytes | None:
         return None
-
-
-def as_fields(value: Any) -> dict[str, Any]:
-    """Return a decoded request as the mapping that oracle and codec take."""
-    return {name: _open(item) for name, item in zip(value._fields, value, strict=True)}
-
-
-def _open(item: Any) -> Any:
-    if hasattr(item, "_fields"):
-        return {name: _open(part) for name, part in zip(item._fields, item, strict=True)}
-    if isinstance(item, tuple):
-        return tuple(_open(part) for part in item)
-    return int(item)
 
 
 def plain_fields(fields: Mapping[str, Any]) -> dict[str, object]:
@@ -358,3 +371,17 @@ def vary(question: Question, **changes: Any) -> Question:
 def basis_of(abi: str, revision: str, transport: str, profile: str, call: str | None = None) -> Basis:
     """Return the basis, made once."""
     return Basis(load(abi, revision=revision, profile=profile), transport, call)
+
+
+__all__ = [
+    "NEIGHBOURS",
+    "PLACE",
+    "SCRATCH",
+    "Basis",
+    "Question",
+    "around",
+    "as_fields",
+    "basis_of",
+    "plain_fields",
+    "vary",
+]

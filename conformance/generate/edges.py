@@ -10,6 +10,7 @@ from hvabi.abi.model import PairPlace, RegisterPlace
 from hvabi.backend import PageState
 from hvabi.conformance.case import Inject
 from hvabi.conformance.generate.basis import NEIGHBOURS, PLACE, Basis, Question, as_fields, vary
+from hvabi.conformance.generate.handled import handled_fields
 from hvabi.conformance.generate.judged import Judged, compose, judge
 from hvabi.conformance.generate.variants import basis_request, configurations
 from hvabi.conformance.oracle.answers import Request
@@ -148,9 +149,8 @@ def _wrapping(basis: Basis) -> Iterator[Case]:
         return
     fields = basis.abi.messages[basis.call.request].fields
     for rule in basis.call.rules:
-        if rule.binds != "host" or rule.check != "no-wrap" or rule.scope != "call":
-            continue
-        if not rule.guard.serves(basis.transport):
+        mine = rule.binds == "host" and rule.scope == "call" and "each" not in rule.words
+        if not mine or rule.check != "no-wrap" or not rule.guard.serves(basis.transport):
             continue
         names = basis_request(basis, question)
         room = (1 << value(rule.operands["width"][0], names)) - value(rule.operands["start"][0], names)
@@ -173,7 +173,7 @@ def _high_addresses(basis: Basis) -> Iterator[Case]:
             judged = judge(basis, Question(fields=fields, **basis.laid(HIGH_PAGE, granule, to), call=basis.call.name))
             if judged is not None and judged.accepted:
                 yield _case(basis, judged, "done", f"above-4g-to-{to}", "The pages lie above 4 GiB.")
-    if not basis.states() or basis.call.guest is None:
+    if not basis.states() or basis.call.guest is None or basis.continues:
         return
     guest = basis.guest(scratch=HIGH_SCRATCH)
     for to in basis.states():
@@ -238,14 +238,14 @@ def _where(places: Any) -> Any:
 
 def _stale(basis: Basis, rules: RuleCases) -> Iterator[Case]:
     """Yield calls whose output fields hold something before: a host must write every one that it answers in."""
-    outputs = _outputs(basis)
+    outputs = [name for name in _outputs(basis) if name not in handled_fields(basis)]
     registers = _output_registers(basis)
     question = basis.usual(3)
     if not (outputs or registers) or question is None:
         return
     rows: list[tuple[str, Question]] = [("done", question)]
     rows += [(rule, found[0][2].question) for rule, found in rules.found.items() if found]
-    if basis.call.progress is not None:
+    if basis.call.reports_parts(basis.transport):
         rows.append(("partial", vary(question, inject=Inject(fault="stop-after", arguments={"pages": 1}))))
     if basis.call.vmm is not None:
         rows.append(("refused", vary(question, inject=Inject(fault="vmm-error", arguments={"errno": 22}))))

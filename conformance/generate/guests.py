@@ -37,7 +37,7 @@ def guest_cases(basis: Basis) -> Iterator[Case]:
     yield from _lied_to(basis)
 
 
-def _sent_rules(basis: Basis) -> list[str]:
+def sent_rules(basis: Basis) -> list[str]:
     """Return the rules that bind what a guest sends: every served call shows them."""
     return [
         rule.id
@@ -114,7 +114,7 @@ def _served(basis: Basis) -> Iterator[Case]:
             yield _case(
                 basis, "done", f"{name}-to-{to}",
                 GuestScript(gpa=start << 12, pages=pages, to=to, must_believe=((start, start + pages),)),
-                rules=_sent_rules(basis),
+                rules=sent_rules(basis),
                 why="The host does everything at once: each page must be asked for, and none beside.",
             )  # fmt: skip
 
@@ -148,7 +148,7 @@ def _not_made(basis: Basis) -> Iterator[Case]:
 def _sees_partial(basis: Basis) -> bool:
     """Whether a guest is shown that the host stopped on the way, and not just made to execute the call again."""
     answers = [a for a in basis.call.outcomes.get("partial", ()) if a.guard.serves(basis.transport)]
-    return basis.call.progress is not None and not (answers and answers[0].end == "replay")
+    return basis.call.reports_parts(basis.transport) and answers[0].end != "replay"
 
 
 def _partial(basis: Basis) -> Iterator[Case]:
@@ -253,7 +253,7 @@ def _refused(basis: Basis) -> Iterator[Case]:
                 if answer.cannot is None and answer.end == "return" and answer.guard.serves(basis.transport):
                     refusals.setdefault(tuple(sorted((n, str(e)) for n, e in answer.fields.items())), status)
         for status in refusals.values():
-            turn = GuestTurn(kind="say", say=_outcome_words(basis, status))
+            turn = GuestTurn(kind="say", say=outcome_words(basis, status))
             if not turn.say:
                 continue
             yield _case(
@@ -268,7 +268,7 @@ def _refused(basis: Basis) -> Iterator[Case]:
             # Where a call names no more than that, the first is done as a whole.
             stop = Inject(fault="stop-after", arguments={"pages": granule})
             turn = GuestTurn(inject=None if one_call_each else stop)
-            last = GuestTurn(kind="say", say=_outcome_words(basis, "failed") or _outcome_words(basis, "invalid"))
+            last = GuestTurn(kind="say", say=outcome_words(basis, "failed") or outcome_words(basis, "invalid"))
             if last.say:
                 yield _case(
                     basis, "refused", f"after-progress-to-{to}",
@@ -281,7 +281,7 @@ def _refused(basis: Basis) -> Iterator[Case]:
 def _large(basis: Basis, asked: GuestScript) -> Iterator[Case]:
     """Yield a host that refuses what is large and does what is small, where guests are told to ask for less then."""
     guest, convert = basis.call.guest, basis.call.convert
-    say = _outcome_words(basis, "failed")
+    say = outcome_words(basis, "failed")
     if guest is None or guest.smaller_when is None or convert is None or convert.each is not None or not say:
         return
     turn = GuestTurn(kind="say", say=say, above=basis.granule())
@@ -291,7 +291,7 @@ def _large(basis: Basis, asked: GuestScript) -> Iterator[Case]:
     )  # fmt: skip
 
 
-def _outcome_words(basis: Basis, status: str) -> dict[str, int | str]:
+def outcome_words(basis: Basis, status: str) -> dict[str, int | str]:
     """Return the response fields of an outcome as EXPRs for a script, nothing done."""
     for answer in basis.call.outcomes.get(status, ()):
         if answer.cannot is None and answer.end == "return" and answer.guard.serves(basis.transport):
@@ -306,10 +306,12 @@ def _lied_to(basis: Basis) -> Iterator[Case]:
     for rule in basis.call.rules:
         if rule.binds != "guest" or rule.on != "response" or not rule.guard.serves(basis.transport):
             continue
+        if basis.call.handle is not None and rule.when is not None:
+            continue  # The answer for more is one of a longer conversation.
         for to in basis.states()[:2]:
             if basis.request(start, pages, to) is None:
                 continue
-            for name, *turns in _lies(basis, rule):
+            for name, *turns in lies(basis, rule):
                 yield _case(
                     basis, rule.id, f"{name}-to-{to}",
                     GuestScript(
@@ -320,13 +322,13 @@ def _lied_to(basis: Basis) -> Iterator[Case]:
                 )  # fmt: skip
 
 
-def _lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, *tuple[GuestTurn, ...]]]:
+def lies(basis: Basis, rule: Rule) -> Iterator[tuple[str, *tuple[GuestTurn, ...]]]:
     """Yield turns whose answer breaks the rule: a served or stopped answer with one field changed."""
     if basis.call.response is None:
         return
     fields = basis.abi.messages[basis.call.response].fields
     stopped = Inject(fault="stop-after", arguments={"pages": basis.granule()})
-    partial = basis.call.progress is not None
+    partial = basis.call.reports_parts(basis.transport)
 
     def turn(field: str, text: str) -> GuestTurn:
         return GuestTurn(inject=stopped if partial else None, say={field: text})

@@ -11,6 +11,7 @@ from hvabi.conformance.generate.basis import PLACE, Basis, Question, vary
 from hvabi.conformance.generate.followup import executed_again, next_fields
 from hvabi.conformance.generate.judged import judge
 from hvabi.conformance.generate.variants import basis_request
+from hvabi.conformance.generate.worked import worked
 from hvabi.conformance.oracle.walk import value
 
 if TYPE_CHECKING:
@@ -55,6 +56,19 @@ def done_cases(basis: Basis) -> Iterator[Case]:
         yield from _special(basis, question, to)
     yield from _full_list(basis)
     yield from _bit_patterns(basis)
+    if basis.call.convert is not None and basis.call.convert.each is not None:
+        yield from _worked_lists(basis)
+
+
+def _worked_lists(basis: Basis) -> Iterator[Case]:
+    """Yield worked examples with lists that a guest's own requests leave empty."""
+    for name, question in worked(basis):
+        judged = judge(basis, question)
+        if judged is not None and judged.usual:
+            yield basis.case(
+                judged.question, "done", name, rules=[], kind="done", expected=judged.answers,
+                why="A worked example that has more lists than the one that is converted.",
+            )  # fmt: skip
 
 
 def _bit_patterns(basis: Basis) -> Iterator[Case]:
@@ -118,22 +132,27 @@ def _special(basis: Basis, question: Question, to: str) -> Iterator[Case]:
                 expected=judged.answers, level=rules[0].level if rules else "must",
             )  # fmt: skip
     judged = judge(basis, question)
-    if judged is not None and not judged.accepted:
+    if judged is not None and not judged.accepted and basis.abi.handles is None:
         # Some hosts do not do that much at once.
         single = _question(basis, PLACE, 1, to)
         judged = judge(basis, single) if single is not None else None
-    if judged is None or not judged.accepted:
+    if judged is None or not (judged.accepted or (judged.usual and basis.abi.handles is not None)):
         return
     # The same call twice, the second time from another virtual CPU: state belongs to the guest.
-    first = judged.answers[0]
-    second = judge(basis, vary(judged.question, before=first.state, facts=first.facts))
+    asked, first = judged.question, judged.answers[0]
+    twice = vary(asked, before=first.state, facts=first.facts)
+    if basis.abi.handles is not None:
+        twice = vary(asked, way=(*asked.way, asked))
+    second = judge(basis, twice)
     if second is not None:
-        step = replace(basis.step(second.question, second.answers), vcpu=1)
+        # A host that refuses the first under an open policy refuses the second in the same way.
+        refused = tuple(answer for answer in judged.answers if answer.rule is not None)
+        step = replace(basis.step(second.question, (*second.answers, *refused)), vcpu=1)
         refusal = basis.call.rule(second.rule) if second.rule is not None else None
         yield basis.case(
             judged.question, "done", f"twice-to-{to}", rules=[refusal.id] if refusal else [], kind="done",
             level=refusal.level if refusal else "must",
-            why="The call is made again on another virtual CPU.", expected=judged.answers[:1], more=(step,),
+            why="The call is made again on another virtual CPU.", expected=(first, *refused), more=(step,),
         )  # fmt: skip
 
 
@@ -190,7 +209,7 @@ def progress_cases(basis: Basis) -> Iterator[Case]:
     progress = basis.call.progress
     if progress is None:
         return
-    for to in basis.states():
+    for to in basis.states() if basis.call.reports_parts(basis.transport) else ():
         question = _question(basis, PLACE + 510, 6, to)
         if question is None:
             continue
@@ -279,7 +298,7 @@ def _limit_cases(basis: Basis) -> Iterator[Case]:
         ),
     )  # fmt: skip
     for name, to, start, before, why in rows:
-        fields = basis.request(start, granule, to)
+        fields = basis.request(start, granule, to) if to in basis.states() else None
         if fields is None:
             continue
         question = Question(fields=fields, before=before, call=basis.call.name)

@@ -10,7 +10,9 @@ from hvabi.abi.errors import CodecError, HvAbiError
 from hvabi.abi.expr import paths
 from hvabi.abi.scope import Fields, Scope
 from hvabi.abi.wire import laid_over
+from hvabi.conformance.case import Held
 from hvabi.conformance.generate.basis import Basis, Question, as_fields, basis_of, host_rules, vary
+from hvabi.conformance.generate.way import at_the_end, way_memory
 from hvabi.conformance.oracle.answers import Request, same
 from hvabi.conformance.oracle.walk import Names, Undefined, value
 
@@ -74,6 +76,19 @@ class _Zeroes:
         if size > MOST_BYTES or address < 0:
             raise HvAbiError("too long to generate", code="too-long")
         return laid_over(address, bytes(size), self._mem)
+
+
+def normal(basis: Basis, question: Question, memory: Memory = ()) -> Question | None:
+    """Return the question as a host reads it from registers and memory, None where it cannot be sent.
+
+    `memory` is what calls before it have placed, beside those of its way.
+    """
+    try:
+        regs, mem = basis.wire(question)
+    except HvAbiError:
+        return None
+    fields = read_fields(basis, question, regs, (*memory, *way_memory(basis, question), *mem))
+    return None if fields is None else vary(question, fields=fields)
 
 
 def read_fields(basis: Basis, question: Question, regs: dict[str, int], mem: Memory) -> dict[str, Any] | None:
@@ -174,7 +189,10 @@ def judge(basis: Basis, question: Question) -> Judged | None:
         question.call,
         question.cpl,
         question.before,
-        *(repr(part) for part in (question.setup, question.regs, question.facts, question.inject)),
+        *(
+            repr(part)
+            for part in (question.setup, question.regs, question.facts, question.inject, question.way, question.held)
+        ),
     )
     if key not in basis.judged:
         basis.judged[key] = _judge(basis, question, regs, mem)
@@ -183,7 +201,7 @@ def judge(basis: Basis, question: Question) -> Judged | None:
 
 
 def _judge(basis: Basis, question: Question, regs: dict[str, int], mem: Memory) -> Judged | None:
-    fields = read_fields(basis, question, regs, mem)
+    fields = read_fields(basis, question, regs, (*way_memory(basis, question), *mem))
     if fields is None:
         return None
     # The question as a host reads it, and what a guest would send for that.
@@ -195,6 +213,7 @@ def _judge(basis: Basis, question: Question, regs: dict[str, int], mem: Memory) 
         return None
     try:
         answers = basis.answers(sent, wire)
+        there = at_the_end(basis, sent)
         request = Request(
             basis.oracle(sent.setup),
             basis.abi,
@@ -202,9 +221,10 @@ def _judge(basis: Basis, question: Question, regs: dict[str, int], mem: Memory) 
             sent.fields,
             sent.cpl,
             sent.inject,
-            sent.before,
-            sent.facts,
+            there.before,
+            there.facts,
             regs,
+            there.held,
         )
         broken = tuple(request.broken())
     except (HvAbiError, Undefined):
@@ -223,30 +243,34 @@ def right_under(case: Case, profile: str) -> bool:
     """
     if case.script is not None and case.script.done:
         return False
-    basis = basis_of(case.abi, case.revision, case.transport, profile, case.call)
-    state, facts = case.before, case.facts
+    main = basis_of(case.abi, case.revision, case.transport, profile, case.call)
+    state, facts, held = case.before, case.facts, Held()
+    mem: Memory = ()
     for step in case.steps:
-        question = Question(
-            fields={}, setup=case.setup, cpl=step.cpl, regs=step.regs, before=state, facts=facts, inject=step.inject
-        )
-        fields = read_fields(basis, question, dict(step.regs), step.mem)
+        if step.fresh:
+            state, facts, held, mem = case.before, case.facts, Held(), ()
+        basis = main if step.call is None else main.of_call(step.call)
+        mem = (*mem, *step.mem)
+        question = Question(fields={}, setup=case.setup)
+        fields = read_fields(basis, question, dict(step.regs), mem)
         if fields is None:
             return False
         oracle = basis.oracle(case.setup)
         answers = oracle.answers(
             fields,
-            call=case.call,
+            call=basis.call.name,
             cpl=step.cpl,
             inject=step.inject,
             before=state,
             facts=facts,
             mem=step.mem,
             regs=step.regs,
+            held=held,
         )
         agreeing = [one for one in step.expected if any(same(one, other) for other in answers)]
         if not agreeing:
             return False
-        state, facts = agreeing[0].state, agreeing[0].facts
+        state, facts, held = agreeing[0].state, agreeing[0].facts, agreeing[0].held
     return True
 
 
@@ -265,7 +289,7 @@ def compose(base: Question, one: Question, other: Question) -> Question | None:
             return None
         setup = replace(setup, **{item.name: merged})
     changes: dict[str, Any] = {}
-    for name in ("cpl", "regs", "before", "facts"):
+    for name in ("cpl", "regs", "before", "facts", "way"):
         merged = _merge(getattr(base, name), getattr(one, name), getattr(other, name))
         if merged is _CLASH:
             return None

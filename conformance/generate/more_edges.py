@@ -113,7 +113,7 @@ def _case(basis: Basis, rule: Rule, name: str, changed: Question) -> Case | None
 def _edges(basis: Basis, question: Question, rule: Rule) -> Iterator[tuple[str, Question]]:
     message = basis.abi.messages[basis.call.request]
     names = basis_request(basis, question)
-    each = basis.call.each
+    each = basis.elements(rule)
     yield from _room_edges(basis, question, rule)
     for expr in _operands(rule):
         match expr:

@@ -86,7 +86,7 @@ def _own_half(basis: Basis) -> Iterator[Case]:
         return
     granule = basis.granule()
     spans: list[tuple[str, int, tuple[GuestTurn, ...]]] = [("plain", 3 * granule, ())]
-    if basis.call.progress is not None:
+    if basis.call.reports_parts(basis.transport):
         stop = GuestTurn(inject=Inject(fault="stop-after", arguments={"pages": granule}))
         spans.append(("stopped", 3 * granule, (stop,)))
     if guest.max_elements is not None:
@@ -127,10 +127,10 @@ def _one_too_many(basis: Basis) -> int:
 def _rewritten(basis: Basis) -> Iterator[Case]:
     """Yield a partial answer with which the host also rewrites elements that it has not come to yet."""
     each = basis.call.each
-    progress = basis.call.progress
     placement = basis.abi.transports[basis.transport].placements[basis.call.request]
     places = placement.place.get(each or "", ())
-    if each is None or progress is None or not places or not isinstance(places[0], BlockPlace):
+    partial = basis.call.reports_parts(basis.transport)
+    if each is None or not partial or not places or not isinstance(places[0], BlockPlace):
         return
     place = places[0]
     if placement.blocks[place.block].registers:

@@ -106,7 +106,7 @@ def _of_rule(basis: Basis, rule: Rule, to: str) -> Iterator[Case]:
         ("every", ((start, start + pages),), None),
         ("around", ((start - 1, start), (start + pages, start + pages + 1)), None),
     ]
-    if basis.call.progress is not None:
+    if basis.call.reports_parts(basis.transport):
         # A host that stops by itself does so before it comes to the bad page, at it, or would have behind it.
         rows += [(f"middle-stop-after-{stop}", ((middle, middle + 1),), stop * unit) for stop in (1, 2, 3)]
     for name, bad, stop in rows:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hvabi.abi.registry import bundled, load
 from hvabi.conformance.generate.basis import PLACE, Basis, Question, host_rules
 from hvabi.conformance.generate.judged import Judged, compose, judge
-from hvabi.conformance.generate.variants import variants
+from hvabi.conformance.generate.variants import names_in, variants
+from hvabi.conformance.generate.worked import other_lists, with_lists
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,9 +19,15 @@ if TYPE_CHECKING:
 MOST_BROKEN = 4
 """Most cases that break one rule alone by one field, per transport."""
 MOST_BROKEN_AGAIN = 2
-"""The same on the transports behind the first, which carry the same fields."""
+"""The same on the transports behind the first, which carry the same fields, and for a call of many rules."""
 MOST_ALONE = 12
 """Most cases that break one rule alone, per transport."""
+MANY_RULES = 24
+"""Rules of a call from which on each has fewer cases."""
+MOST_PAIRS = 4
+"""Most pairs of one of many rules with later ones."""
+MOST_OPEN_PAIRS = 2
+"""The same where either answer is right: such pairs show little."""
 MOST_KEPT = 6
 """Most cases that keep one rule just at its limit, per transport."""
 _SHAPES = ((PLACE, 1, "shared"), (PLACE, 3, "private"), (PLACE, 512, "shared"))
@@ -45,12 +53,13 @@ def bases(basis: Basis) -> list[Question]:
     """Return right requests of several shapes."""
     granule = basis.granule()
     found = []
-    guest = basis.call.guest
+    guest, states = basis.call.guest, basis.states()
     sizes = guest.element_pages if guest is not None else ()
     # Where elements have several sizes, a large one that is not the first.
-    for start, pages, to in (*_SHAPES, *((_SMALL_THEN_LARGE,) if len(sizes) > 1 else ())):
+    for start, pages, wanted in (*_SHAPES, *((_SMALL_THEN_LARGE,) if len(sizes) > 1 else ())):
         if pages > 3 and basis.single_pages:
             continue
+        to = wanted if not states or wanted in states or basis.call.query is not None else states[0]
         question = basis.question(start, -(-pages // granule) * granule, to)
         if question is not None:
             found.append(question)
@@ -68,24 +77,28 @@ class RuleCases:
         self.basis = basis
         carrying = [t.name for t in basis.abi.transports.values() if basis.call.request in t.placements]
         self.first = basis.transport == carrying[0]
-        self.most = MOST_BROKEN if self.first else MOST_BROKEN_AGAIN
+        rules = list(host_rules(basis))
+        self.most = MOST_BROKEN if self.first and len(rules) < MANY_RULES else MOST_BROKEN_AGAIN
         self.bases = bases(basis)
         self.found: dict[str, list[tuple[str, Question, Judged]]] = {}
         self.kept: dict[str, list[tuple[str, Judged]]] = {}
-        for rule in host_rules(basis):
+        self._worked: dict[tuple[str, ...], list[Question]] = {}
+        for rule in rules:
             self._search(rule)
 
     def _search(self, rule: Rule) -> None:
         alone: list[tuple[str, Question, Judged]] = []
         first: list[tuple[str, Question, Judged]] = []
+        among: list[tuple[str, Question, Judged]] = []
         kept: list[tuple[str, Judged]] = []
         names: set[str] = set()
         asked: list[Question] = []
         quota: dict[tuple[str, ...], int] = {}
-        for question in self.bases:
+        for question in self._bases_of(rule):
             for name, changed in variants(self.basis, question, rule):
                 # Each field has its share, or the first operand of a rule would use up all cases.
-                share = _changed(question, changed)
+                # What changes no field but facts or memory, about the last element of a list, has a share of its own.
+                share = _changed(question, changed) or (("last-",) if name.startswith("last-") else ())
                 if name in names or quota.get(share, 0) >= self.most or len(alone) >= MOST_ALONE:
                     continue
                 judged = judge(self.basis, changed)
@@ -98,11 +111,29 @@ class RuleCases:
                     alone.append((name, question, judged))
                 elif judged.first_breaks(rule.id):
                     first.append((name, question, judged))
+                elif rule.id in judged.broken and self._any_order:
+                    among.append((name, question, judged))
                 elif judged.accepted and any(edge in name for edge in _EDGES) and len(kept) < MOST_KEPT:
                     names.add(name)
                     kept.append((name, judged))
-        self.found[rule.id] = alone or first[:1]
+        # A rule that is never broken alone, and whose answer others give too, has one case all the same.
+        # Where any of them may answer, also one that a host answers by this rule that judges in the order of the file.
+        decided = [one for one in among[1:] if one[2].rule == rule.id and among[0][2].rule != rule.id]
+        self.found[rule.id] = alone or first[:1] or [*among[:1], *decided[:1]]
         self.kept[rule.id] = kept
+
+    def _bases_of(self, rule: Rule) -> list[Question]:
+        """Return right requests for a rule: where it is about a list that is empty in them, also one that has it."""
+        lists = other_lists(self.basis, rule, names_in(self.basis, rule))
+        if not lists:
+            return self.bases
+        if tuple(lists) not in self._worked:
+            self._worked[tuple(lists)] = with_lists(self.basis, lists)
+        return [*self.bases, *self._worked[tuple(lists)]]
+
+    @property
+    def _any_order(self) -> bool:
+        return self.basis.call.order != "stated" and self.basis.abi.profile == "spec"
 
     def cases(self) -> Iterator[Case]:
         """Yield all cases of the rules."""
@@ -139,11 +170,20 @@ class RuleCases:
         if self.basis.call.order == "undefined" and not self.first:
             return
         rules = [rule for rule in host_rules(self.basis) if self.found[rule.id]]
+        most = len(rules)
+        if most >= MANY_RULES:
+            most = MOST_OPEN_PAIRS if self._any_order else MOST_PAIRS
+        elsewhere = _of_default_revision(self.basis) if len(rules) >= MANY_RULES else ()
         for position, earlier in enumerate(rules):
+            left = most
             for later in rules[position + 1 :]:
-                judged = self._both(earlier, later)
+                if not left:
+                    break
+                known = earlier in elsewhere and later in elsewhere
+                judged = None if known else self._both(earlier, later)
                 if judged is None:
                     continue
+                left -= 1
                 stated = self.basis.call.order == "stated" or self.basis.abi.profile != "spec"
                 yield self.basis.case(
                     judged.question,
@@ -180,6 +220,15 @@ class RuleCases:
                 if earlier.id in decided and decided <= {earlier.id, later.id, None} and len(decided) > 1:
                     return judged
         return None
+
+
+def _of_default_revision(basis: Basis) -> tuple[Rule, ...]:
+    """Return the rules of the call in the default revision, none for that revision itself."""
+    default = bundled(basis.spec.id).default_revision
+    if basis.abi.revision == default:
+        return ()
+    other = load(basis.spec.id, revision=default, profile=basis.abi.profile).abi.calls.get(basis.call.name)
+    return other.rules if other is not None else ()
 
 
 def _answers_differ(one: Judged, other: Judged) -> bool:

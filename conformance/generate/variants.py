@@ -6,15 +6,19 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from hvabi.abi.expr import Name
+from hvabi.abi.calls import GATHERED
+from hvabi.abi.expr import Name, paths
 from hvabi.abi.expr import names as names_of
 from hvabi.conformance.generate.basis import SCRATCH, Basis, Question, vary
+from hvabi.conformance.generate.handled import handle_variants, limit_variants, names_at
+from hvabi.conformance.generate.worked import other_lists
 from hvabi.conformance.oracle.walk import Undefined, value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hvabi.abi.calls import Rule
+    from hvabi.abi.expr import Expr
     from hvabi.abi.model import Block, Field
     from hvabi.conformance.case import Pages
 
@@ -42,8 +46,13 @@ def variants(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
             yield from _selected(basis, question, rule)
         case "in-state" | "fact":
             yield from _states(basis, question, rule)
+        case "handle":
+            yield from handle_variants(basis, question, rule)
+        case "disjoint":
+            yield from _overlapping(basis, question, rule)
         case _:
             pass
+    yield from limit_variants(basis, question, rule, names_in(basis, rule))
     yield from field_variants(basis, question, rule)
     for name, configured in configurations(basis, question, rule):
         if not name:
@@ -53,9 +62,11 @@ def variants(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
             yield f"{inner}-{name}", changed
 
 
-def _names(basis: Basis, rule: Rule) -> set[str]:
+def names_in(basis: Basis, rule: Rule) -> set[str]:
     """Return every name that a rule looks at, through definitions."""
-    todo = {name for exprs in rule.operands.values() for expr in exprs for name in names_of(expr)}
+    operands = [expr for exprs in rule.operands.values() for expr in exprs]
+    todo = {name for expr in operands for name in names_of(expr)}
+    todo |= {name for expr in operands for name in _kept_names(basis, expr)}
     if rule.when is not None:
         todo |= names_of(rule.when)
     todo.add(rule.words["of"]) if rule.check == "readable" else None
@@ -74,10 +85,23 @@ def _names(basis: Basis, rule: Rule) -> set[str]:
     return seen
 
 
+def _kept_names(basis: Basis, expr: Expr) -> Iterator[str]:
+    """Yield what an expression looks at through `gathered`, and through `kept` where this request says what is kept."""
+    use = basis.call.handle
+    if use is None:
+        return
+    for path in paths(expr):
+        kept = path.removeprefix("kept.")
+        if path == GATHERED and use.list is not None:
+            yield use.list
+        elif kept != path and kept in use.keep:
+            yield from names_of(use.keep[kept])
+
+
 def _roots(basis: Basis, rule: Rule) -> tuple[set[str], bool]:
     """Return the request fields that a rule looks at, through definitions, and whether at elements."""
-    seen = _names(basis, rule)
-    return seen & set(basis.abi.messages[basis.call.request].fields), "it" in seen
+    seen = names_in(basis, rule)
+    return seen & set(basis.abi.messages[basis.call.request].fields), bool(seen & {"it", GATHERED})
 
 
 def field_variants(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
@@ -93,9 +117,13 @@ def field_variants(basis: Basis, question: Question, rule: Rule) -> Iterator[Var
             continue
         for label, number in _numbers(field, question.fields[name], interesting):
             yield f"{_dashed(name)}-{label}", vary(question, fields={name: number})
-    each = basis.call.each
+    each = basis.elements(rule)
     if elements and each is not None and question.fields.get(each):
         yield from _element_variants(basis, question, each, interesting)
+    for name in other_lists(basis, rule, fields):
+        if name != each and question.fields.get(name):
+            for label, changed in _element_variants(basis, question, name, interesting):
+                yield f"{_dashed(name)}-{label}", changed
 
 
 def _element_variants(
@@ -222,16 +250,12 @@ def _thresholds(basis: Basis, question: Question, rule: Rule) -> list[tuple[str,
 
 def basis_request(basis: Basis, question: Question) -> Any:
     """Return the names of the oracle for a question."""
-    from hvabi.conformance.oracle.answers import Request
-
-    return Request(
-        basis.oracle(question.setup), basis.abi, question.call, question.fields, question.cpl, None, (), {}, None
-    ).names
+    return names_at(basis, question)
 
 
 def configurations(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
     """Yield the question under every configuration that bears on a rule, the default one first under no name."""
-    used = _names(basis, rule)
+    used = names_in(basis, rule)
     keys = [key for key in basis.abi.config.values() if key.name in used and key.choices]
     for choice in itertools.islice(itertools.product(*(key.choices for key in keys)), MOST_CONFIGURATIONS):
         given = {key.name: number for key, number in zip(keys, choice, strict=True)}
@@ -312,17 +336,10 @@ def _selected(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]
 
 
 def _states(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
-    request = basis_request(basis, question)
-    scopes = [("", request)]
-    if rule.scope == "element":
-        items = question.fields[basis.call.convert.each] if basis.call.convert and basis.call.convert.each else ()
-        last = len(items) - 1
-        scopes = [("", request.plus(it=items[0], index=0))] if items else []
-        scopes += [("last-", request.plus(it=items[last], index=last))] if last > 0 else []
-    for where, names in scopes:
+    for where, request in _places(basis, question, rule):
         try:
-            start = value(rule.operands["start"][0], names) >> 12
-            pages = max(value(rule.operands["length"][0], names) >> 12, 1)
+            start = value(rule.operands["start"][0], request) >> 12
+            pages = max(value(rule.operands["length"][0], request) >> 12, 1)
         except Undefined:
             continue
         if rule.check == "fact":
@@ -331,6 +348,19 @@ def _states(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
         for state in basis.states():
             laid = () if state == "private" else ((start, start + pages, state),)
             yield f"{where}all-{state}", vary(question, before=laid)
+
+
+def _places(basis: Basis, question: Question, rule: Rule) -> Iterator[tuple[str, Any]]:
+    """Yield the names for a rule: of the call, or of its first and its last element."""
+    request = basis_request(basis, question)
+    if rule.scope == "call" or basis.call.each is None:
+        yield "", request
+        return
+    found = request.local.get(GATHERED) if basis.call.handle is not None else None
+    items = question.fields.get(basis.call.each, ()) if found is None else found
+    for number in sorted({0, len(items) - 1}) if items else ():
+        where = "" if number == 0 else "last-"
+        yield where, request.plus(it=items[number], index=number)
 
 
 def _facts(question: Question, name: str, where: str, start: int, pages: int) -> Iterator[Variant]:
@@ -342,3 +372,21 @@ def _facts(question: Question, name: str, where: str, start: int, pages: int) ->
         yield f"{where}fact-of-the-first", vary(question, facts={**others, name: ((start, start + 1),)})
         last = start + pages - 1
         yield f"{where}fact-of-the-last", vary(question, facts={**others, name: ((last, last + 1),)})
+
+
+def _overlapping(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
+    """Yield the last element where the first one is, and where its end is."""
+    each = basis.elements(rule)
+    items = question.fields.get(each or "", ())
+    if each is None or len(items) < 2:
+        return
+    names = basis_request(basis, question).plus(it=items[0], index=0)
+    fields = [path.partition(".")[2] for path in paths(rule.operands["start"][0]) if path.startswith("it.")]
+    try:
+        start, length = (int(value(rule.operands[key][0], names)) for key in ("start", "length"))
+    except Undefined:
+        return
+    for name in fields:
+        for label, number in (("the-same", start), ("last-byte", start + length - 1), ("next-to-it", start + length)):
+            last = {**items[-1], name: number}
+            yield f"last-{_dashed(name)}-{label}", vary(question, fields={each: (*items[:-1], last)})

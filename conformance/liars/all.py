@@ -63,7 +63,7 @@ def _generated(abi: str) -> Iterator[Liar]:
                 for made in _host_lies(resolved, transport.name, call):
                     yield _liar(abi, revision, transport.name, "host", _as_policy(resolved, transport.name, made))
             if call.convert is not None and call.guest is not None and call.response is not None:
-                for made in GuestLies(resolved, transport.name).all():
+                for made in _guest_lies(resolved, transport.name, call):
                     yield _liar(abi, revision, transport.name, "guest", made)
 
 
@@ -73,10 +73,26 @@ def _host_lies(resolved: Abi, transport: str, call: Call) -> Iterator[Made]:
         yield from HostLies(resolved, transport).all()
         return
     for made in HostLies(model.narrowed(resolved, call.name), transport).all():
-        planted = made.planted
-        if planted.spec is not None:
-            planted = replace(planted, spec=partial(model.in_call, call=call.name, change=planted.spec))
-        yield replace(made, kind=f"{call.name}-{made.kind}", planted=planted)
+        # An engine is wrong in every call that converts: one liar of it is enough.
+        if call.convert is None or made.planted.spec is not None:
+            yield _in_call(made, call)
+
+
+def _guest_lies(resolved: Abi, transport: str, call: Call) -> Iterator[Made]:
+    """Yield the guest liars of one call; of a call that follows the one that converts, what it does not look at."""
+    if call is resolved.convert_call:
+        yield from GuestLies(resolved, transport).all()
+        return
+    for made in GuestLies(model.narrowed(resolved, call.name), transport).rules_skipped():
+        yield _in_call(made, call)
+
+
+def _in_call(made: Made, call: Call) -> Made:
+    """Return a liar about a call beside the one that converts: its id has the name of the call."""
+    planted = made.planted
+    if planted.spec is not None:
+        planted = replace(planted, spec=partial(model.in_call, call=call.name, change=planted.spec))
+    return replace(made, kind=f"{call.name}-{made.kind}", planted=planted)
 
 
 def _as_policy(resolved: Abi, transport: str, made: Made) -> Made:

@@ -134,7 +134,7 @@ class HostLies(RuleLies, AnswerLies, PlaceLies, QuestionLies):
             yield engine("footprint", "element-refused-but-changed", hosts.ConvertsRefusedElement)
         yield from self._page_engines()
         exact = self.call.progress is not None and self.call.progress.footprint == "exact"
-        if self.call.progress is not None:
+        if self.call.reports_parts(self.transport.name):
             why = None if exact else "the specification says nothing of the pages of a call that failed on the way"
             yield engine("footprint", "more-than-reported", hosts.DoesMoreThanItSays, "stop-after", equivalent=why)
         if self.call.vmm is not None:

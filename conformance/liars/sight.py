@@ -79,13 +79,13 @@ class Sight:
 
     def shown(self) -> set[str]:
         """Return the statuses that a host of this ABI can be made to answer."""
-        progress, vmm, convert = self.call.progress, self.call.vmm, self.call.convert
+        vmm, convert = self.call.vmm, self.call.convert
         # The bound is on the ranges of pages that are not private: a question, or a call that changes facts, adds none.
         adds = self.call.query is None and (convert is None or self.adds_ranges)
         # A list of runs that is too long for its place is beyond a limit too.
         adds = adds or (self.call.query is not None and self.call.query.runs is not None)
         found = {"done", "limit"} if adds else {"done"}
-        if progress is not None:
+        if self.call.reports_parts(self.transport.name):
             found.add("partial")
         if vmm is not None:
             for row in vmm.errno:

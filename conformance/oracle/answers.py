@@ -11,6 +11,7 @@ from hvabi.abi.registry import load
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.conformance.case import Expected
 from hvabi.conformance.oracle.asked import PAGE, Shared
+from hvabi.conformance.oracle.held import after
 from hvabi.conformance.oracle.placed import Placed, place_answer
 from hvabi.conformance.oracle.question import Questioned
 from hvabi.conformance.oracle.walk import Undefined, Unread, value
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from hvabi.abi.calls import Answer, Call, Rule
     from hvabi.abi.calls import End as EndWord
     from hvabi.abi.specification import Abi
-    from hvabi.conformance.case import Inject, Memory, Pages, Ranges, Setup
+    from hvabi.conformance.case import Held, Inject, Memory, Pages, Ranges, Setup
 
 
 class Oracle:
@@ -55,6 +56,7 @@ class Oracle:
         facts: Mapping[str, Pages] | None = None,
         mem: Memory = (),
         regs: Mapping[str, int] | None = None,
+        held: Held | None = None,
     ) -> tuple[Expected, ...]:
         """Return every right answer to a request.
 
@@ -67,6 +69,7 @@ class Oracle:
             facts: facts that are true.
             mem: bytes as placed, for what an answer leaves unchanged.
             regs: registers as sent, for the same and for the selection of the call.
+            held: what the host keeps under handles.
 
         """
         found: list[Expected] = []
@@ -74,7 +77,7 @@ class Oracle:
         shared = Shared()
         for policies, abi in choices:
             shared = shared if alike else Shared()
-            request = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs, shared)
+            request = Request(self, abi, call, fields, cpl, inject, before, facts or {}, regs, held, shared)
             for answer in request.answers(policies):
                 for number, other in enumerate(found):
                     if same(answer, other):
@@ -120,6 +123,7 @@ def _meant_by(abi: Abi, transport: str, name: str | None) -> tuple[object, ...]:
     return (
         abi.constants, abi.enums, abi.config, abi.messages[call.request], place.limits, place.shows_cpl,
         place.placements[call.request], call.request, call.define, call.convert, call.query,
+        call.handle, abi.handles,
     )  # fmt: skip
 
 
@@ -157,6 +161,7 @@ def same(one: Expected, other: Expected) -> bool:
             "state",
             "facts",
             "loose",
+            "chosen",
         )
     )
 
@@ -254,6 +259,8 @@ class Request(Questioned):
             state=self.pages.ranges(),
             facts=self.facts.pages(),
             loose=self._loose(status, rule),
+            chosen=placed.chosen,
+            held=after(self, answer, status, rule),
             policies=dict(policies),
             rule=rule.id if rule else None,
             status=status,

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from hvabi.abi.model import BlockPlace, PairPlace, RegisterPlace
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.abi.values import by_identity
+from hvabi.conformance.case import Held
 from hvabi.conformance.oracle.checks import holds
+from hvabi.conformance.oracle.held import names_of
 from hvabi.conformance.oracle.pages import FactSet, PageSet, inside
 from hvabi.conformance.oracle.walk import Names, Read, Undefined, Unread, value
 
@@ -54,6 +56,7 @@ class Asked:
         before: Ranges,
         facts: Mapping[str, Pages],
         regs: Mapping[str, int] | None,
+        held: Held | None = None,
         shared: Shared | None = None,
     ) -> None:
         self.setup = setup
@@ -73,6 +76,7 @@ class Asked:
             config.update(abi.profiles[abi.profile].config)
         config.update(setup.config)
         self.config = config
+        self.held = held or Held()
         self.shared = shared or Shared()
         if self.shared.names is None:
             self.placed = Names(
@@ -85,9 +89,11 @@ class Asked:
                 enabled=int(setup.enabled),
             )
             self.names = self.placed
+            self.placed = self._with_handle()
             self._lost = frozenset(name for name in self.placement.blocks if not self._is_memory(name))
             unread = frozenset(name for name in fields if self._lies_in(name) in self._lost)
-            self.shared.names = self.placed, self._lost, self.placed.with_fields(Read(fields, unread))
+            self.names = self.names.with_fields(Read(fields, unread))
+            self.shared.names = self.placed, self._lost, self._with_handle()
         self.placed, self._lost, self.names = self.shared.names
         self.done = 0
         self.part = 0
@@ -95,6 +101,10 @@ class Asked:
         self.errno = 0
         self.to: str | None = None
         self.marks: list[tuple[int, dict[str, int]]] = []
+
+    def _with_handle(self) -> Names:
+        """Return the names with those of what is kept under the handle that the call is about."""
+        return self.names if self.call.handle is None else names_of(self, self.call.handle)
 
     # -- what rules ask -----------------------------------------------------------------------------------------
 

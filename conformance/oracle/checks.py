@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.expr import Attr, Name
+from hvabi.conformance.oracle.held import is_handle
 from hvabi.conformance.oracle.pages import inside
-from hvabi.conformance.oracle.walk import Undefined, value
+from hvabi.conformance.oracle.walk import Names, Undefined, value
 
 if TYPE_CHECKING:
     from hvabi.abi.calls import Rule
@@ -21,7 +22,30 @@ def holds(rule: Rule, request: Request) -> bool:
     names = request.names
     if rule.when is not None and not value(rule.when, names):
         return True
+    if "each" not in rule.words:
+        return _holds(rule, request, names)
+    inside = [names.plus(it=item, index=number) for number, item in enumerate(names.of(rule.words["each"]))]
+    if rule.check == "disjoint":
+        return _apart(rule, inside)
+    return not [one for one in inside if not _holds(rule, request, one)]
 
+
+def _apart(rule: Rule, elements: list[Names]) -> bool:
+    """Whether no byte belongs to two elements: the ends of all ranges are counted from the lowest up."""
+    edges: list[tuple[int, int]] = []
+    for names in elements:
+        start, length = value(rule.operands["start"][0], names), value(rule.operands["length"][0], names)
+        if length > 0:
+            edges += [(start, 1), (start + length, -1)]
+    over = 0
+    for _, step in sorted(edges):
+        over += step
+        if over > 1:
+            return False
+    return True
+
+
+def _holds(rule: Rule, request: Request, names: Names) -> bool:
     def every(key: str) -> list[int]:
         return [value(expr, names) for expr in rule.operands[key]]
 
@@ -66,6 +90,8 @@ def holds(rule: Rule, request: Request) -> bool:
             return request.is_readable(rule.words["of"])
         case "within-memory" | "in-state" | "fact":
             return _pages(rule, request, only)
+        case "handle":
+            return is_handle(request, only("of"), rule.words["is"])
         case "expr":
             return bool(only("expr"))
     raise Undefined(f"no check {rule.check}")

@@ -12,11 +12,12 @@ from hvabi.abi.model import BlockPlace, PairPlace, RegisterPlace
 from hvabi.abi.placing import Placer
 from hvabi.abi.scope import Fields, Scope, static_names
 from hvabi.abi.wire import WireSink, merge
+from hvabi.conformance.oracle.held import chosen
 from hvabi.conformance.oracle.walk import Names, value
 
 if TYPE_CHECKING:
     from hvabi.abi.calls import Answer
-    from hvabi.conformance.case import Memory
+    from hvabi.conformance.case import Handle, Memory
     from hvabi.conformance.oracle.question import Questioned as Request
 
 
@@ -29,6 +30,7 @@ class Placed:
     may_change: tuple[str, ...] = ()
     nonzero: tuple[tuple[str, int], ...] = ()
     may_change_mem: tuple[tuple[int, int], ...] = ()
+    chosen: tuple[Handle, ...] = ()
 
 
 def place_answer(request: Request, answer: Answer, names: Names) -> Placed:
@@ -45,8 +47,10 @@ def place_answer(request: Request, answer: Answer, names: Names) -> Placed:
     blocks = {**request.placement.blocks, **placement.blocks}
     placer = Placer(request.abi.messages[call.response], placement, blocks, f"{request.abi.id}/{call.response}")
     if answer.end != "stop":
-        for name, item in _values(answer, names, placer).items():
+        values = _values(answer, names, placer)
+        for name, item in values.items():
             placer.store(name, item, scope, sink)
+        placed.chosen = chosen(placer.message, placement, values)
         for name, (first, answers) in request.lists.items():
             placer.store_part(name, first, answers, scope, sink)
     registers: list[str] = []

@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from hvabi.abi.calls import GATHERED
 from hvabi.conformance.oracle.asked import PAGE, Asked
 from hvabi.conformance.oracle.checks import first_failing
+from hvabi.conformance.oracle.held import number_of
 from hvabi.conformance.oracle.pages import inside
 from hvabi.conformance.oracle.walk import STATES, Names, value
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from hvabi.abi.calls import Answer, Rule
     from hvabi.abi.expr import Expr
@@ -45,9 +47,22 @@ class Working(Asked):
         }
         if self.to is not None:
             local["to"] = STATES[self.to.replace("-", "_")]
-        if self.each is not None and self.index < len(self.names.fields.get(self.each, ())):
-            local["it"] = self.names.fields[self.each][self.index]
+        items = self.elements()
+        if self.index < len(items):
+            local["it"] = items[self.index]
+        if self.call.handle is not None:
+            local["handle"] = number_of(self, self.call.handle)
         return self.names.plus(**local)
+
+    def elements(self) -> Sequence[Any]:
+        """Return the elements that the call goes through: those that are kept under its handle too."""
+        if self.each is None:
+            return ()
+        if self.call.handle is not None:
+            found: Sequence[Any] = self.names.local.get(GATHERED, ())
+            return found
+        items: Sequence[Any] = self.names.fields.get(self.each, ())
+        return items
 
     def _elements(self) -> list[tuple[int, Any, Names]]:
         convert = self.call.convert
@@ -57,7 +72,7 @@ class Working(Asked):
         if convert.each is None:
             return [(0, None, self.names)]
         if self.shared.elements is None:
-            items = self.names.fields[convert.each]
+            items = self.elements()
             first = value(convert.first, self.names) if convert.first is not None else 0
             last = value(convert.count, self.names) if convert.count is not None else len(items)
             rows = range(first, min(last, len(items)))

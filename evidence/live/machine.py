@@ -52,6 +52,7 @@ class Board:
         package: the package of Debian that has it.
         options: machine, processor and memory; always one processor, see `evidence/live` in the tests' data.
         append: the kernel's command line.
+        serial: the device of a line where the machine has only one, that of the console.
 
     """
 
@@ -59,6 +60,7 @@ class Board:
     package: str
     options: tuple[str, ...]
     append: str
+    serial: str | None = None
 
     def find(self) -> str:
         """Return the path of QEMU. Raises `LiveError` ``no-qemu``."""
@@ -165,12 +167,11 @@ class Machine:
             "-append", self.board.append, "-serial", f"file:{self.folder / 'console'}",
         ]  # fmt: skip
         for path in self.lines:
-            command += [
-                "-chardev",
-                f"socket,id={path.name},path={path},server=on,wait=off",
-                "-serial",
-                f"chardev:{path.name}",
-            ]
+            chardev, device = f"socket,id={path.name},path={path},server=on,wait=off", self.board.serial
+            place = (
+                ["-serial", f"chardev:{path.name}"] if device is None else ["-device", f"{device},chardev={path.name}"]
+            )
+            command += ["-chardev", chardev, *place]
         with (self.folder / "qemu.log").open("wb") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -183,6 +184,8 @@ class Machine:
         while READY not in (console := self.console):
             if "HVABI MODULE" in console:
                 raise self._failure("a module cannot be loaded")
+            if "HVABI NO" in console:
+                raise self._failure("the kernel does not have what this needs")
             if "Kernel panic" in console:
                 raise self._failure("the kernel panicked")
             if self.process.poll() is not None:

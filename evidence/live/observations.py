@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VERSION = 1
+_OWN_KEYS = ("memory", "profile", "enabled", "max_ranges", "scratch")
+"""Keys of a configuration that are the protocol's and no ABI's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +26,7 @@ class Observation:
     Attributes:
         request: transport, whether the call was switched on, cpu and registers, as the protocol writes them, and in
             ``told`` what user space answered to each exit; where there is any, the memory beside the registers, what is
-            memory at all, and the pages' states before. Or a step of a scenario.
+            memory at all, the ABI's configuration, and the pages' states before. Or a step of a scenario.
         answers: what was yielded and answered in turn, and the pages' states after it where the kernel shows them.
 
     """
@@ -151,7 +153,10 @@ def _shows_states(lines: Iterable[tuple[str, Any]]) -> bool:
 
 def _request(message: Any, setting: Any, hello: str, states: list[Any], fault: Any, *, shows: bool) -> dict[str, Any]:
     config = setting.get("config") or {}
-    more = {"mem": message.get("mem"), "states": states, "memory": config.get("memory") if shows else None}
+    more = {
+        "mem": message.get("mem"), "states": states, "memory": config.get("memory") if shows else None,
+        "config": {key: value for key, value in config.items() if key not in _OWN_KEYS},
+    }  # fmt: skip
     return {
         "transport": setting.get("transport"), "cpu": message.get("cpu") or {}, "mode": hello,
         "enabled": config.get("enabled", True), "regs": message.get("regs") or {}, "inject": fault, "told": [],

@@ -359,8 +359,13 @@ const HvCodec = (() => {
       if (field.signed && value >> BigInt(field.bits - 1)) value -= 1n << BigInt(field.bits);
       return field.word ? this.spec.open(this.spec.layout(field.word), value) : value;
     }
+    /* What an encoder takes for a field that it is not given: some fields have a default of their own in each revision. */
+    usual(field) {
+      const choice = (field.defaults || []).find((item) => this.spec.holds(item));
+      return field.default || (choice && choice.is);
+    }
     default(field, scope) {
-      const tree = field.const || field.default;
+      const tree = field.const || this.usual(field);
       if (!tree && field.list) return [];
       const value = tree ? this.int(tree, scope) : 0n;
       return field.word ? this.spec.open(this.spec.layout(field.word), value) : value;
@@ -438,7 +443,7 @@ const HvCodec = (() => {
       const own = new Fields(this.byName.keys(), (name) => {
         const field = this.byName.get(name);
         if (Object.hasOwn(given, name)) return this.filled(name, field, given[name]);
-        if (field.const || field.default || field.reserved) return this.default(field, scope);
+        if (field.const || this.usual(field) || field.reserved) return this.default(field, scope);
         return field.list ? [] : fail("missing-field", "is needed: " + field.doc, name);
       });
       scope = this.scope(own, sent);
@@ -543,9 +548,15 @@ const HvCodec = (() => {
       if (!given.length) return;
       const size = field.bits / 8, stride = place.stride ? this.int(place.stride, scope) : BigInt(size);
       this.checkList(field, BigInt(given.length), stride, size);
-      const step = Number(stride), block = this.blocks[place.block], out = new Uint8Array((given.length - 1) * step + size);
-      given.forEach((item, n) => out.set(this.element(field, item, block, field.name + "[" + n + "]"), n * step));
-      this.write(block, place.block, this.int(place.at, scope), out, scope, sink);
+      const step = Number(stride), block = this.blocks[place.block], base = this.int(place.at, scope);
+      const out = new Uint8Array((given.length - 1) * step + size);
+      given.forEach((item, n) => {
+        const bytes = this.element(field, item, block, field.name + "[" + n + "]");
+        // Between elements with a stride lie other fields.
+        if (step === size) out.set(bytes, n * step);
+        else this.write(block, place.block, base + stride * BigInt(n), bytes, scope, sink);
+      });
+      if (step === size) this.write(block, place.block, base, out, scope, sink);
     }
     element(field, item, block, path) {
       if (field.items) {
@@ -574,13 +585,16 @@ const HvCodec = (() => {
       };
       try {
         if (!about.each) return part(about, scope({}));
-        const items = value[about.each], all = scope({});
+        const items = value[about.each], kept = this.opened(scope, items), all = scope(kept);
+        if (kept.complete === 0n) {
+          return "the first " + items.length + " element" + (items.length === 1 ? "" : "s") + " of a list that is sent in parts; " + uncapped(this.call.doc);
+        }
         let first = about.first ? this.int(about.first, all) : 0n;
         if (first < 0n) first = 0n;
         let last = about.count ? this.int(about.count, all) : BigInt(items.length);
         if (last > BigInt(items.length)) last = BigInt(items.length);
         const parts = [];
-        for (let n = first; n < last; n++) parts.push(part(about, scope({ it: items[Number(n)], index: n })));
+        for (let n = first; n < last; n++) parts.push(part(about, scope({ ...kept, it: items[Number(n)], index: n })));
         if (!parts.length) return "no element to do";
         return parts.slice(0, 3).join("; ") + (parts.length > 3 ? "; and " + (parts.length - 3) + " more" : "");
       } catch (error) {
@@ -588,10 +602,20 @@ const HvCodec = (() => {
         throw error;
       }
     }
+    /* What a request that gets a handle has of it: the elements so far, the numbers that are kept, whether all are there. */
+    opened(scope, items) {
+      const use = this.call.opens;
+      if (!use) return {};
+      const plain = scope({}), kept = {};
+      for (const [name, tree] of Object.entries(use.kept)) kept[name] = this.int(tree, plain);
+      const known = { gathered: items, kept, parts: 1n };
+      return { ...known, complete: use.complete ? this.int(use.complete, scope(known)) : 1n };
+    }
   }
+  function uncapped(doc) { return doc.slice(0, 1).toLowerCase() + doc.slice(1).replace(/\.+$/, ""); }
   function part(about, env) {
     const pages = integer(evaluate(about.pages, env)), start = integer(evaluate(about.start, env));
-    const where = pages + (pages === 1n ? " page" : " pages") + " at " + hex(start);
+    const where = (pages < 0n ? "a range that ends before it begins," : pages + (pages === 1n ? " page" : " pages")) + " at " + hex(start);
     if (about.bits) return "set each by its bit: " + where;
     if (!about.to) {
       const facts = Object.entries(about.facts || {}).map(([name, tree]) => name + " " + integer(evaluate(tree, env))).join(", ");

@@ -153,6 +153,7 @@ def test_ffa_two_receivers_in_version_1_1() -> None:
     value = codec.complete(
         emad_count=2,
         more_receivers=[{"receiver": 0x8002, "permissions": {"data": "RO"}, "composite_offset": 0x50}],
+        more_reserved=[0],
         ranges=RANGES[:1],
     )
     data = codec.encode(value).mem[0][1]

@@ -103,13 +103,24 @@ class Reading:
             return self._by_bits(convert.bits)
         if convert.each is None:
             return [self._part(self.scope)]
+        if self.call.handle is not None and self.call.handle.does != "open":
+            return []  # each call is the first one of its host, which keeps nothing
         items = self.request[convert.each]
-        first = self.first()
-        last = self.scope.int(convert.count) if convert.count is not None else len(items)
+        first, scope = self.first(), self._with_handle(self.scope)
+        last = scope.int(convert.count) if convert.count is not None else len(items)
         return [
-            self._part(self.scope.with_locals(it=item, index=index)) if index >= first else (0, 0, None)
+            self._part(scope.with_locals(it=item, index=index)) if index >= first else (0, 0, None)
             for index, item in enumerate(items[: max(last, 0)])
         ]
+
+    def _with_handle(self, scope: Scope) -> Scope:
+        """Return names with those of the handle that a first call is to get."""
+        use = self.call.handle
+        if use is None or use.does != "open":
+            return scope
+        kept = {name: self.scope.int(expr) for name, expr in use.keep.items()}
+        scope = scope.with_locals(gathered=self.request[use.list or ""], kept=kept, parts=1, handles=0, held=0)
+        return scope.with_locals(complete=1 if use.complete is None else int(self.scope.true(use.complete)))
 
     def _by_bits(self, name: str) -> list[tuple[int, int, PageState | None]]:
         """Return the runs of pages of which the bits are alike."""
@@ -156,7 +167,7 @@ class Reading:
         counts = progress.counts_when is not None and scope.true(progress.counts_when)
         if not again and not counts and not self._written(progress.completed):
             return []
-        done = scope.int(progress.completed)
+        done = self._with_handle(scope).int(progress.completed)
         if progress.unit == "element":
             parts = self.parts()
             if (not again or done == self.first()) and not self.first() <= done < len(parts):

@@ -34,8 +34,10 @@ def _speaks(abi: str) -> bool:
 
 ABIS = [abi for abi in abi_ids() if _speaks(abi)]
 # One page at a time, or in elements of one size: these never ask for a granule that is larger than theirs.
-BY_PAGE = {"ghcb-msr-psc", "ghcb-psc", "hyperv-host-visibility", "s390-uv-share", "pkvm-mem-share"}
+BY_PAGE = {"ghcb-msr-psc", "ghcb-psc", "hyperv-host-visibility", "s390-uv-share", "pkvm-mem-share", "ffa-mem-share"}
 LARGE = {"pef-uv-share"}
+# A near side that goes page by page makes a region of each.
+ROOMY = {"ffa-mem-share": {"max_shares": 0x1000}}
 PAIRS = [(near, far) for near in ABIS for far in ABIS if not (near in BY_PAGE and far in LARGE)]
 FIRST = 0x4000  # pages: behind every scratch area, aligned to any granule
 ROOM = 0x400
@@ -82,7 +84,7 @@ def sequence(near: str, far: str, seed: str, count: int) -> list[tuple[int, int,
 
 @pytest.mark.parametrize(("near", "far"), PAIRS, ids=lambda abi: abi)
 def test_random_sequences_leave_both_sides_the_same(near: str, far: str) -> None:
-    bridge, guest = Bridge(near, far), guest_of(near)
+    bridge, guest = Bridge(near, far, far_config=ROOMY.get(far)), guest_of(near)
     pages: dict[int, PageState] = {}
     for start, length, to in sequence(near, far, "a", 10):
         result = converse(guest, bridge.near, start * PAGE_SIZE, length, to)
@@ -129,6 +131,25 @@ def test_where_the_far_side_ends_the_near_one_says_so(near: str, far: str) -> No
             assert states(bridge.near) == believed, stop
         if result.done:
             assert believed == [(FIRST, FIRST + whole, PageState.SHARED)]
+
+
+@pytest.mark.parametrize(("near", "far"), PAIRS, ids=lambda abi: abi)
+def test_where_the_far_side_stops_and_goes_on_the_near_one_is_done(near: str, far: str) -> None:
+    """Partial answers and ones without progress there, at every stopping point: all of it is done here in the end."""
+    here, there = powers_of(near), powers_of(far)
+    granule = max(here.granule, there.granule) // PAGE_SIZE
+    whole = 4 * granule
+    for stop in range(0, whole + 1, granule):
+        bridge, guest = Bridge(near, far), guest_of(near)
+        # The first call there does `stop` pages, the second nothing, the third one granule: then nothing is in the way.
+        bridge.far.faults = [Injection(stop_after=pages) for pages in (stop, 0, granule)]
+        result = converse(guest, bridge.near, FIRST * PAGE_SIZE, whole, PageState.SHARED)
+        if not there.partial and not result.done:
+            # Such a host says no where it stops: then nothing may be told as done that is not.
+            assert states(bridge.near) == states(bridge.far.host), stop
+            continue
+        assert result.done, (stop, result.reason)
+        assert states(bridge.near) == states(bridge.far.host) == [(FIRST, FIRST + whole, PageState.SHARED)], stop
 
 
 LOG = Path(__file__).parent.parent / "data" / "traces" / "lkml-sev-hypercall3.txt"

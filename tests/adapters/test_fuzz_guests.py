@@ -77,6 +77,7 @@ class Talk:
         combo = self.combos[number]
         config = combo.configs[0] if rng.random() < 0.7 else rng.choice(combo.configs)
         guest = self.guest(number, config)
+        guest.reset()
         granule = self.granules[number, config]
         first = rng.choice((0x200, 0x200, 0x201, 0x1FF, rng.randrange(0x200, 0x600))) // granule * granule
         pages = rng.choice((16, 33, 512, 600) if rng.random() < 0.04 else (1, 1, 2, 3, 5, 8))

@@ -140,7 +140,6 @@ def test_progress_and_colour_on_a_terminal_only(tmp_path: Path) -> None:
         (["--iut", "foo:bar"], "`foo:bar` is no connector"),
         (["--iut", "builtin", "tdx-mapgpa"], "did you mean tdx-map-gpa?"),
         (["--iut", "builtin", "tdx-map-gpa@ghci-9"], "unknown revision 'ghci-9'"),
-        (["--iut", "builtin", "ffa-mem-share"], "is a draft"),
         (["--iut", "builtin", "tdx-map-gpa", "--rule", "TDX-MAPGPA-5"], "did you mean TDX-MAPGPA-05"),
         (["--iut", "builtin", "ghcb-psc", "--rule", "TDX-MAPGPA-05"], "TDX-MAPGPA-05 is a rule of tdx-map-gpa"),
         (["--iut", "builtin", "tdx-map-gpa", "--transport", "tdcal"], "did you mean tdcall?"),

@@ -12,7 +12,7 @@ import pytest
 
 from hvabi.abi.errors import UsageError
 from hvabi.conformance import client as client_module
-from hvabi.conformance.case import Case, Expected, HostStep, Inject
+from hvabi.conformance.case import Case, Expected, HostStep, Inject, Setup
 from hvabi.conformance.catalogue import every_case
 from hvabi.conformance.connect import SimpleConnector
 from hvabi.conformance.generate import cases
@@ -309,6 +309,24 @@ def test_without_query_the_state_is_not_seen() -> None:
     run = Canned({1: [returns(r10=0)], 2: [returns(r10=0)]}).run(host_case(1), host_case(2))
     assert verdicts(run) == ["pass-state-not-seen"] * 2
     assert run.good
+
+
+def test_states_are_asked_for_again_after_each_configure() -> None:
+    """What an implementation can show may depend on its configuration."""
+
+    class Shy(Canned):
+        def handle(self, line: str) -> str:
+            command = json.loads(line.removeprefix("@hvabi "))
+            if command["cmd"] == "configure":
+                self.query = NOTHING if command["config"].get("enabled", True) else None
+            return super().handle(line)
+
+    off = Setup(enabled=False)
+    answers = {number: [returns(r10=0)] for number in (1, 2, 3)}
+    canned = Shy(answers)
+    run = canned.run(host_case(1, setup=off), host_case(2, setup=off), host_case(3))
+    assert verdicts(run) == ["pass-state-not-seen", "pass-state-not-seen", "pass"]
+    assert len(canned.commands("query")) == 2
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,10 @@ class Session(kvm_iut.Session):
                 raise Refusal("unsupported", f"KVM here has no {key}")
         if not config.get("enabled", True):
             raise Refusal("unsupported", "the call needs no switching on")
-        if int(config.get("supported", hex(parameters["private"])), 0) != parameters["private"]:
-            raise Refusal("unsupported", "pages that are private to begin with need a VM that has private memory")
+        supported = int(config.get("supported", hex(parameters["private"])), 0)
+        if supported not in (0, parameters["private"]):
+            raise Refusal("unsupported", f"no VM here has attributes {supported:#x}")
+        self.protected = supported != 0
         memory = config.get("memory")
         self.memory = None if memory is None else [(int(gpa, 0), int(pages, 0) * PAGE) for gpa, pages in memory]
         self._drop()
@@ -106,6 +108,8 @@ class Session(kvm_iut.Session):
         raise Refusal("error", "`resume` without a conversation")
 
     def do_query(self, command):
+        if not self.protected:
+            raise Refusal("unsupported", "a VM without private memory has pages of one kind only")
         self._need()
         shared = runs(self._look(sorted(self.watched)))
         return {"ok": {"ranges": [[hex(first * PAGE), hex(count), "shared"] for first, count in shared], "facts": {}}}
@@ -115,8 +119,9 @@ class Session(kvm_iut.Session):
     def _need(self):
         if self.guest is None:
             memory = [(0, LOW)] if self.memory is None else self.memory
-            slots = [(gpa, min(size, LOW - gpa), True) for gpa, size in memory if gpa < LOW and size]
-            self.guest = private_vm.PrivateVm(self.parameters, slots)
+            slots = [(gpa, min(size, LOW - gpa), self.protected) for gpa, size in memory if gpa < LOW and size]
+            kind = private_vm.SW_PROTECTED_VM if self.protected else private_vm.DEFAULT_VM
+            self.guest = private_vm.PrivateVm(self.parameters, slots, kind)
             self.watched = set()
             for first, count in self.ranges:
                 self._see(first, count)
@@ -134,6 +139,8 @@ class Session(kvm_iut.Session):
 
     def _see(self, first, count):
         """Watch pages; those that are new become private, but for those of `reset`."""
+        if not self.protected:
+            return
         top, own = private_vm.TOP // PAGE, private_vm.BASE // PAGE
         ground = range(own, own + private_vm.SIZE // PAGE)
         low, high = max(first - NEAR, 0), min(first + count + NEAR, top)

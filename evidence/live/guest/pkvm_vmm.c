@@ -8,6 +8,8 @@
  *   call X0 X1 X2 X3      let the guest make an HVC                         ret X0 X1 X2 X3 | abort ESR
  *   read GPA              let the guest read a word                         ret WORD 0 0 0 | abort ESR
  *   write GPA WORD        let the guest write a word                        ret ... | abort ESR
+ *   touch GPA PAGES       let the guest read each page                      ret ... of the last
+ *   each X0 GPA PAGES     let the guest make the HVC for each page          ret ... of the first that is not 0
  *   peek GPA              read a word as the host                           ok WORD | err ERRNO
  *   poke GPA WORD         write a word as the host                          ok 0 | err ERRNO
  *   limit                 bits of address that KVM offers                   ok BITS
@@ -43,6 +45,7 @@
 /* The guest takes an order from the device (0: call, 1: read, 2: write), does it, and reports. An exception is reported
  * with its syndrome, and the guest is ready again. */
 __asm__(".pushsection .rodata\n"
+        ".globl guest, guest_end\n" /* local ones would share an entry of the table of offsets */
         ".balign 2048\n"
         "guest:\n"
         "    adr x19, guest\n"
@@ -292,6 +295,20 @@ static void obey(char *line)
 		args[3] = c;
 		args[4] = d;
 		order(args);
+	} else if (!strcmp(word, "touch")) {
+		for (uint64_t page = 0; page < b; page++) {
+			uint64_t orders[5] = {1, a + page * 4096};
+			order(orders);
+			if (strncmp(answer, "ret", 3))
+				break;
+		}
+	} else if (!strcmp(word, "each")) {
+		for (uint64_t page = 0; page < c; page++) {
+			uint64_t orders[5] = {0, a, b + page * 4096};
+			order(orders);
+			if (strncmp(answer, "ret 0 ", 6))
+				break;
+		}
 	} else if (!strcmp(word, "peek")) {
 		host_access(a, 0, 0);
 	} else if (!strcmp(word, "poke")) {
