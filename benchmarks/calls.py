@@ -109,6 +109,6 @@ def listed(report: Report, effort: Effort) -> None:
     compare(report, workload, {OURS: both, PARSE: parse, BARE: convert}, effort, units=2)
     part = report.ratio(workload, BARE)
     report.notes.append(
-        "entries of a call that follow each other are not joined before they reach the backend: all that the backend does"
-        f" is {part or 0:.0%} of a call of {ENTRIES} entries"
+        "entries of a call that follow each other are not joined before they reach the backend: all that it does is"
+        f" {part or 0:.0%} of a call of {ENTRIES} entries"
     )
