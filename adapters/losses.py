@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LOSSES: Mapping[str, str] = {
     "size-hint": "The size of the guest's own mapping is not passed on.",
     "read-only": "Shared for reading only cannot be asked for.",
+    "one-way": "Pages can be made shared there and not private again.",
     "granule": "Ranges that are not multiples of the far granule cannot be converted.",
     "range": "Addresses that the far call cannot name cannot be converted.",
     "list": "A list of ranges becomes one call for each.",
@@ -95,7 +96,7 @@ def powers(spec: Spec, transport: str | None = None, config: Mapping[str, int] |
         listed=convert.each is not None,
         partial=partial,
         by_page=partial and _by_page(call, granule),
-        idempotent=all(answer.cannot is not None for answer in already) and not _wants_a_state(call, name),
+        idempotent=all(answer.cannot is not None for answer in already),
         contents={state: item.kind for state, item in convert.contents.items()},
         reasons=frozenset(_reasons(call, name)),
         facts=frozenset(convert.facts),
@@ -105,14 +106,6 @@ def powers(spec: Spec, transport: str | None = None, config: Mapping[str, int] |
 def _can(call: Call, status: str, transport: str) -> bool:
     answers = [answer for answer in call.outcomes.get(status, ()) if answer.guard.serves(transport)]
     return call.progress is not None and any(answer.cannot is None for answer in answers)
-
-
-def _wants_a_state(call: Call, transport: str) -> bool:
-    """Whether a host refuses pages that are not in one certain state."""
-    return any(
-        rule.binds == "host" and rule.check == "in-state" and rule.level != "observed" and rule.guard.serves(transport)
-        for rule in call.rules
-    )
 
 
 def _by_page(call: Call, granule: int) -> bool:
@@ -140,6 +133,7 @@ def losses(near: Powers, far: Powers) -> tuple[Loss, ...]:
     found = [
         Loss(name="size-hint", detail="the far request has no place for it") if near.hint and not far.hint else None,
         _states(near, far),
+        _one_way(near, far),
         _granule(near, far),
         _range(near, far),
         Loss(name="list", detail="each range is a call of its own") if near.listed and not far.listed else None,
@@ -153,8 +147,14 @@ def losses(near: Powers, far: Powers) -> tuple[Loss, ...]:
 
 
 def _states(near: Powers, far: Powers) -> Loss | None:
-    gone = sorted(near.states - far.states)
+    gone = sorted(near.states - far.states - {"private"})
     return Loss(name="read-only", detail=f"not to be had: {', '.join(gone)}") if gone else None
+
+
+def _one_way(near: Powers, far: Powers) -> Loss | None:
+    if "private" not in near.states - far.states:
+        return None
+    return Loss(name="one-way", detail=f"only {', '.join(sorted(far.states))}")
 
 
 def _granule(near: Powers, far: Powers) -> Loss | None:
