@@ -56,11 +56,10 @@ _ONE_RECEIVER = (
 _TOGETHER = "several numbers have to agree so that no other rule is broken first"
 _ONE_PAGE = "the transmit buffer of these requests is a page"
 
-_WHICH_SET = "where structure or number cannot be read nobody can tell which SET it is, and `set` answers the same"
+_WHICH_SET = "where the number cannot be read nobody can tell which SET it is, and `set` answers the same"
 
 UNREACHABLE: dict[str, dict[str, str]] = {
-    "kvm-page-enc-bitmap": {"KVM-ENCBMAP-50": _WHICH_SET},
-    "kvm-shared-pages-list": {"KVM-SHLIST-32": _WHICH_SET, "KVM-SHLIST-41": _WHICH_SET},
+    "kvm-shared-pages-list": {"KVM-SHLIST-32": _WHICH_SET},
     "ffa-mem-share": {
         **{f"FFA-FRAG-{number:02}": _NO_HANDLE for number in range(8, 20)},
         **dict.fromkeys(("FFA-RECLAIM-02", "FFA-SHARE-52"), _NO_HANDLE),
