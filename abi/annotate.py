@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.annotation import Annotation, BitRun, Problem, Row, Word
+from hvabi.abi.expr import names as names_of
 from hvabi.abi.given import GivenReader
 from hvabi.abi.model import BlockPlace, PairPlace, RegisterPlace
 from hvabi.abi.straight_layout import whole_number
@@ -184,7 +185,8 @@ def annotate(codec: MessageCodec, given: Given, *, request: Value = None) -> Ann
     out.parts_fixed = {path: scope.int(expr) for path, expr in codec.placer.placement.parts.items()}
     _fixed(codec, given, scope, out)
     shared: dict[str, list[tuple[int, int, Row]]] = {}
-    missing = []
+    missing: list[str] = []
+    unknown: set[str] = set()
     for name, item in codec.message.fields.items():
         place = codec.placer.place_of(name)
         if place is None:
@@ -196,8 +198,11 @@ def annotate(codec: MessageCodec, given: Given, *, request: Value = None) -> Ann
             row = _field(codec, item, place, fields, scope, out, given=known)
             if row.register is not None and isinstance(place, RegisterPlace):
                 shared.setdefault(row.register, []).append((row.hi, row.lo, row))
-        if not known and item.default is None and item.const is None and item.reserved is None:
-            missing.append(name)
+        has_bytes = known or (item.is_list and _is_empty(item, scope, unknown))
+        if not has_bytes:
+            unknown.add(name)
+            if item.default is None and item.const is None and item.reserved is None:
+                missing.append(name)
     problems = [row.problem for row in out.rows if row.problem is not None]
     _registers(given, shared, out, problems)
     used = {*codec.placer.registers, *(r for block in codec.placer.blocks.values() for r in block.registers)}
@@ -209,11 +214,7 @@ def annotate(codec: MessageCodec, given: Given, *, request: Value = None) -> Ann
         words=tuple(out.words),
         value=codec.value_class._make([fields[name] for name in codec.message.fields]),
         problems=tuple(problems),
-        sizes={
-            name: scope.int(block.size)
-            for name, block in codec.placer.blocks.items()
-            if not block.registers and reader.has(name)
-        },
+        sizes={name: scope.int(block.size) for name, block in codec.placer.blocks.items() if reader.has(name)},
         unused=tuple(name for name in given.regs if name not in used),
         missing=tuple(missing),
         left_out=out.left_out,
@@ -227,6 +228,11 @@ def _is_given(codec: MessageCodec, item: Field, place: Place, given: Given, read
         return place.high in given.regs and place.low in given.regs
     offset = scope.int(place.at) if item.is_list else codec.placer.span(item, place, scope)[0]
     return reader.has(place.block, offset)
+
+
+def _is_empty(item: Field, scope: Scope, unknown: set[str]) -> bool:
+    """Whether what was given says that a list has no elements: then it needs no bytes."""
+    return item.count is not None and not names_of(item.count) & unknown and scope.int(item.count) == 0
 
 
 def _fixed(codec: MessageCodec, given: Given, scope: Scope, out: _Rows) -> None:

@@ -81,7 +81,10 @@ def _parts(about: Convert | Query, scope: Scope, items: Value) -> Iterator[str]:
 
 def _part(about: Convert | Query, scope: Scope) -> str:
     pages = scope.int(about.pages)
-    where = f"{plural(pages, 'page')} at {scope.int(about.start):#x}"
+    start = scope.int(about.start)
+    where = (
+        f"{plural(pages, 'page')} at {start:#x}" if pages >= 0 else f"a range that ends before it begins, at {start:#x}"
+    )
     to = getattr(about, "to", None)
     if getattr(about, "bits", None) is not None:
         return f"set each by its bit: {where}"

@@ -59,9 +59,14 @@ class Reading:
     annotation: Annotation
 
     @property
-    def rank(self) -> tuple[int, int, int]:
-        """Sort key, the surest first; a message of which something is missing comes after a whole one."""
-        return _ORDER[self.sure], len(self.annotation.missing) > 0, -self.matched
+    def rank(self) -> tuple[int, int, int, int]:
+        """Sort key, the surest first; a message of which something is missing comes after a whole one.
+
+        Where no constant tells, the one of which more is as it should be is the likelier: a message without reserved
+        bits and named numbers fits anything.
+        """
+        likely = -self.clean if not self.matched else 0
+        return _ORDER[self.sure], len(self.annotation.missing) > 0, -self.matched, likely
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -95,7 +95,7 @@ def powers(spec: Spec, transport: str | None = None, config: Mapping[str, int] |
         listed=convert.each is not None,
         partial=partial,
         by_page=partial and _by_page(call, granule),
-        idempotent=all(answer.cannot is not None for answer in already) and not _wants_a_state(call, name),
+        idempotent=all(answer.cannot is not None for answer in already),
         contents={state: item.kind for state, item in convert.contents.items()},
         reasons=frozenset(_reasons(call, name)),
         facts=frozenset(convert.facts),
@@ -105,14 +105,6 @@ def powers(spec: Spec, transport: str | None = None, config: Mapping[str, int] |
 def _can(call: Call, status: str, transport: str) -> bool:
     answers = [answer for answer in call.outcomes.get(status, ()) if answer.guard.serves(transport)]
     return call.progress is not None and any(answer.cannot is None for answer in answers)
-
-
-def _wants_a_state(call: Call, transport: str) -> bool:
-    """Whether a host refuses pages that are not in one certain state."""
-    return any(
-        rule.binds == "host" and rule.check == "in-state" and rule.level != "observed" and rule.guard.serves(transport)
-        for rule in call.rules
-    )
 
 
 def _by_page(call: Call, granule: int) -> bool:

@@ -110,9 +110,9 @@ def _is_new(result: CaseResult) -> bool:
 
 def _write(asked: Asked, run: RunResult) -> Iterator[str]:
     """Write the report files; yield a line about each."""
+    from hvabi.abi.whole_file import write_whole as write
     from hvabi.conformance.report import html, junit, ktap
     from hvabi.conformance.report import json as as_json
-    from hvabi.conformance.report.file import write
 
     renderers = {"junit": junit.render, "ktap": ktap.render, "json": as_json.render, "html": html.render}
     for kind, path in asked.files.items():

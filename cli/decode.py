@@ -133,12 +133,12 @@ def _best(wanted: Target, given: Input, transport: str | None, config: dict[str,
     )
 
 
-def _fit(item: Reading) -> tuple[bool, tuple[int, int, int], int]:
+def _fit(item: Reading) -> tuple[bool, tuple[int, int, int, int], int]:
     """Sort key: legal readings by how sure they are, then those with the most constants that are right."""
     from hvabi.abi.readings import is_legal
 
     legal = is_legal(item.annotation, item.matched)
-    return not legal, item.rank if legal else (0, 0, -item.matched), len(item.annotation.unused)
+    return not legal, item.rank if legal else (0, 0, -item.matched, 0), len(item.annotation.unused)
 
 
 def _with_hints(error: Any, wanted: Target, given: Input, config: dict[str, int]) -> Exception:

@@ -29,7 +29,8 @@ a kernel. Words behind -- go to hvabi conform.
 
 Needed: qemu-system-x86, make, gcc of the kernel's version, apt. The build takes minutes, once per kernel.
 
-Exit codes: 0 good, 1 something was found, 2 used wrongly, 4 skipped, because it is not possible here.
+Exit codes: 0 good, 1 something was found, 2 used wrongly, 3 the machine went away before the cases were run, 4 skipped,
+because it is not possible here.
 """
 
 

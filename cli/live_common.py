@@ -43,13 +43,13 @@ def conform_by(words: list[str]) -> int:
 def transcripts() -> Iterator[tuple[Path, list[int]]]:
     """Yield a folder for transcripts, and a list for the exit codes of the runs that write them.
 
-    The folder stays where a run found something, for its places were said then. Else it is deleted.
+    The folder stays where a run found something or was given up, for its places were said then. Else it is deleted.
     """
     folder, codes = Path(tempfile.mkdtemp(prefix="hvabi-live-")), [console.GOOD]
     try:
         yield folder, codes
     finally:
-        if max(codes) != console.FOUND:
+        if max(codes) not in (console.FOUND, console.INTERNAL):
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -29,7 +29,8 @@ hvabi conform.
 
 Needed: qemu-system-arm, gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, apt.
 
-Exit codes: 0 good, 1 something was found, 2 used wrongly, 4 skipped, because it is not possible here.
+Exit codes: 0 good, 1 something was found, 2 used wrongly, 3 the machine went away before the cases were run, 4 skipped,
+because it is not possible here.
 """
 
 

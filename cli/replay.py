@@ -97,7 +97,7 @@ def command(
         "with_map": as_json or bool(plot),
     }
     failed: list[TraceError] = []
-    with _writer(ndjson) as writer:
+    with _writer(ndjson, live=follow) as writer:
         if follow:
             summary = _follow(traces[0], only or None, writer, idle, options)
         else:
@@ -197,7 +197,7 @@ class _Bar:
         self._progress(f"[{bar:<20}] {part:4.0%} of {self._total >> 20} MiB, {name}")
 
 
-def _writer(name: str | None) -> AbstractContextManager[Writer | None]:
+def _writer(name: str | None, *, live: bool) -> AbstractContextManager[Writer | None]:
     from contextlib import contextmanager
 
     @contextmanager
@@ -205,17 +205,27 @@ def _writer(name: str | None) -> AbstractContextManager[Writer | None]:
         if name is None:
             yield None
             return
+        import io
         import sys
         from pathlib import Path
 
+        from hvabi.abi.whole_file import writing_whole
         from hvabi.traces.ndjson import Writer
 
         if name == "-":
             yield Writer(sys.stdout)
             sys.stdout.flush()
             return
-        with Path(name).open("w", encoding="utf-8", newline="\n") as stream:
-            yield Writer(stream)
+        if live:
+            # Others read along: line by line, each of them whole.
+            with Path(name).open("w", encoding="utf-8", newline="\n", buffering=1) as stream:
+                yield Writer(stream)
+            return
+        with writing_whole(name) as raw:
+            text = io.TextIOWrapper(raw, encoding="utf-8", newline="\n")
+            yield Writer(text)
+            text.flush()
+            text.detach()
 
     return opened()
 
@@ -242,9 +252,9 @@ def _drawer(name: str) -> tuple[str, Callable[[TraceSummary], str]]:
 
 
 def _write(name: str, text: str) -> None:
-    from pathlib import Path
+    from hvabi.abi.whole_file import write_whole
 
-    Path(name).write_text(text, encoding="utf-8", newline="\n")
+    write_whole(name, text)
 
 
 def _size(text: str) -> int:

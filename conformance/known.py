@@ -25,9 +25,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import os
 import re
-import tempfile
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -37,10 +35,12 @@ from typing import TYPE_CHECKING
 from hvabi.abi.diagnostics import Collector
 from hvabi.abi.errors import UsageError
 from hvabi.abi.source import load_file
+from hvabi.abi.whole_file import write_whole
 from hvabi.conformance.result import CaseResult, Verdict
 from hvabi.conformance.selection import matches
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Sequence
 
     from hvabi.abi.source import Node, SourceFile
@@ -268,16 +268,7 @@ def update_known(path: str | os.PathLike[str], results: Iterable[CaseResult]) ->
     after = updated(known, results)
     text = render_known(after)
     try:
-        handle, name = tempfile.mkstemp(dir=place.resolve().parent, prefix=place.name, suffix=".new")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            mode = place.stat().st_mode & 0o777 if place.exists() else 0o644
-            Path(name).chmod(mode)
-            Path(name).replace(place.resolve())
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_whole(place, text)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}", code="no-file") from error
     return after

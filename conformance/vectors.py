@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from hvabi.abi.errors import HvAbiError
+from hvabi.abi.whole_file import write_whole
 from hvabi.conformance.release import release
-from hvabi.conformance.report.file import write
 from hvabi.conformance.vector_case import usable, vector
 from hvabi.conformance.vector_header import TYPES, TYPES_TEXT, header
 from hvabi.conformance.vector_lines import lines
@@ -56,7 +56,7 @@ def write_vectors(directory: Path | str, cases: Iterable[Case], form: Form = "js
     folder.mkdir(parents=True, exist_ok=True)
     old = names(folder)
     for name, text in texts.items():
-        write(folder / name, text)
+        write_whole(folder / name, text)
     for name in sorted(old - set(texts)):
         (folder / name).unlink(missing_ok=True)
     manifest: dict[str, Any] = json.loads(texts[MANIFEST])

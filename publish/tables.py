@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from hvabi.abi.platforms import Platform
     from hvabi.abi.specification import Abi
+from hvabi.abi.whole_file import write_whole
 
 FILES = ("README.md",)
 """Files of the repository with generated parts."""
@@ -75,5 +76,5 @@ def stale(root: Path, *, write: bool) -> list[str]:
         if new != old:
             found.append(name)
             if write:
-                path.write_text(new, encoding="utf-8")
+                write_whole(path, new)
     return found

@@ -97,7 +97,8 @@ class RuleCases:
         for question in self._bases_of(rule):
             for name, changed in variants(self.basis, question, rule):
                 # Each field has its share, or the first operand of a rule would use up all cases.
-                share = _changed(question, changed)
+                # What changes no field but facts or memory, about the last element of a list, has a share of its own.
+                share = _changed(question, changed) or (("last-",) if name.startswith("last-") else ())
                 if name in names or quota.get(share, 0) >= self.most or len(alone) >= MOST_ALONE:
                     continue
                 judged = judge(self.basis, changed)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 ABI = "pkvm-mem-share"
 REVISION = "upstream"
 SUITE, ARCHITECTURE = "trixie-backports", "arm64"
-OLDEST = (7, 3)
-"""The first kernel that was observed to make protected VMs."""
+OLDEST = (7, 2)
+"""The oldest kernel that was observed to make protected VMs and answer as the newer ones do."""
 HOW = "booted in QEMU TCG with -smp 1 -cpu cortex-a76, virtualization=on, kvm-arm.mode=protected"
 VIRT = Board(
     qemu="qemu-system-aarch64",

@@ -7,8 +7,7 @@
  */
 #include "agent.h"
 
-#define MAX_TOUCHED 64u
-#define MAX_UNDO (UINT64_C(1) << 18) /* pages, 1 GiB: a larger range is not put back */
+#define MAX_TOUCHED 512u
 
 static struct hvabi session;
 static struct hvabi_setup setup;
@@ -62,15 +61,18 @@ int machine_register(const char *name)
 
 /* -- configure and reset ------------------------------------------------------------------------------------------- */
 
-static void touch(const struct hvabi_pages *pages)
+/* What could not be put back would make a later case fail, so it is not done. */
+static bool touch(struct hvabi *s, const struct hvabi_pages *pages)
 {
-	if (pages->pages == 0 || pages->pages > MAX_UNDO || touched_count == MAX_TOUCHED) {
-		if (pages->pages > 0)
-			agent_log("0x%llx pages at 0x%llx are not put back", (unsigned long long)pages->pages,
-				  (unsigned long long)pages->gpa);
-		return;
-	}
+	if (pages->pages == 0)
+		return true;
+	if (agent_form.max_undo != 0 && pages->pages > agent_form.max_undo)
+		return hvabi_refuse(s, HVABI_UNSUPPORTED, "0x%llx pages at 0x%llx could not be put back page by page",
+				    (unsigned long long)pages->pages, (unsigned long long)pages->gpa);
+	if (touched_count == MAX_TOUCHED)
+		return hvabi_refuse(s, HVABI_UNSUPPORTED, "more than %u ranges in one case", MAX_TOUCHED);
 	touched[touched_count++] = *pages;
+	return true;
 }
 
 static bool reset(struct hvabi *s)
@@ -129,8 +131,7 @@ static bool range(struct hvabi *s, const struct hvabi_pages *pages)
 	/* A call that is switched off can have shared nothing, and its answer does not depend on it. */
 	if (!setup.enabled)
 		return true;
-	touch(pages);
-	return agent_form.convert(s, pages);
+	return touch(s, pages) && agent_form.convert(s, pages);
 }
 
 /* -- call ---------------------------------------------------------------------------------------------------------- */
@@ -210,8 +211,9 @@ static bool call(struct hvabi *s, const struct hvabi_call *asked, struct hvabi_r
 	}
 	request.instruction = agent_form.instruction(&setup);
 	memcpy(sent, request.regs, sizeof sent);
-	if (agent_form.named(&setup, &request, &pages))
-		touch(&pages);
+	for (size_t i = 0; agent_form.named(&setup, &request, i, &pages); i++)
+		if (!touch(s, &pages))
+			return false;
 	if (agent_form.before != NULL)
 		agent_form.before(&setup, &request);
 	if (!machine_execute(&request, &out->word, why, sizeof why))

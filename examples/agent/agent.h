@@ -67,8 +67,11 @@ struct agent_form {
 	enum agent_answer (*enabled)(void);
 	/* Makes pages private or shared by the form's own call; false with a message where the host does not. */
 	bool (*convert)(struct hvabi *s, const struct hvabi_pages *pages);
-	/* Pages that a call names, so that the next reset can put them back; false where it names none. */
-	bool (*named)(const struct hvabi_setup *setup, const struct agent_request *request, struct hvabi_pages *pages);
+	/* Range number `index` that a call names, so that the next reset can put it back; false behind the last one. */
+	bool (*named)(const struct hvabi_setup *setup, const struct agent_request *request, size_t index,
+		      struct hvabi_pages *pages);
+	/* Most pages that can be put back, because it goes page by page; 0: any number. A call that names more is not made. */
+	uint64_t max_undo;
 	/* What must be done just before a call; NULL: nothing. */
 	void (*before)(const struct hvabi_setup *setup, const struct agent_request *request);
 	/* Bytes that the runner places, and how to see them afterwards; NULL: the form's calls use registers only. */

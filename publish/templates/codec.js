@@ -615,7 +615,7 @@ const HvCodec = (() => {
   function uncapped(doc) { return doc.slice(0, 1).toLowerCase() + doc.slice(1).replace(/\.+$/, ""); }
   function part(about, env) {
     const pages = integer(evaluate(about.pages, env)), start = integer(evaluate(about.start, env));
-    const where = pages + (pages === 1n ? " page" : " pages") + " at " + hex(start);
+    const where = (pages < 0n ? "a range that ends before it begins," : pages + (pages === 1n ? " page" : " pages")) + " at " + hex(start);
     if (about.bits) return "set each by its bit: " + where;
     if (!about.to) {
       const facts = Object.entries(about.facts || {}).map(([name, tree]) => name + " " + integer(evaluate(tree, env))).join(", ");

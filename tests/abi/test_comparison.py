@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from hvabi.abi import comparison
 from hvabi.abi.comparison import NOT_STATED, Row, as_data, compare
 from hvabi.abi.comparison_cells import ASPECTS
 from hvabi.abi.model import BlockPlace
@@ -45,6 +47,7 @@ KNOWN = [
     ("ffa-mem-share", "already", "an error"),
     ("ffa-mem-share", "contents", "shared: kept"),
     ("s390-uv-share", "byte_order", "memory, big endian"),
+    ("cove-memory-region", "already", "an error: INVALID_PARAM"),
 ]
 
 
@@ -108,3 +111,21 @@ def test_cells_follow_the_specification() -> None:
     after = compare([turned])[0]
     assert {name for name in before.cells if before.cells[name] != after.cells[name]} == {"byte_order"}
     assert any(isinstance(item, BlockPlace) for places in place.place.values() for item in places)
+
+
+@pytest.mark.parametrize("abi", abi_ids())
+def test_no_cell_is_typed_by_hand(abi: str) -> None:
+    """The same specification under a name that nobody knows has the same cells, but for the name."""
+    known = bundled(abi).resolve()
+    told = [row.cells for row in compare([known])]
+    assert told == [row.cells for row in compare([replace(known, id="x", title="x", vendor="x")])]
+
+
+def test_the_comparison_knows_no_abi() -> None:
+    folder = Path(comparison.__file__).parent
+    sources = sorted(folder.glob("comparison*.py"))
+    assert len(sources) > 3
+    words = {word for abi in abi_ids() for word in (abi, bundled(abi).vendor)}
+    for path in sources:
+        found = {word for word in words if f'"{word}"' in path.read_text(encoding="utf-8")}
+        assert not found, path.name

@@ -77,6 +77,21 @@ def test_a_number_without_a_name_makes_it_unlikely() -> None:
     assert (found.sure, found.because) == ("unlikely", "entries[0].operation has no name in operation")
 
 
+def test_what_has_nothing_to_be_wrong_comes_last() -> None:
+    """Four words without a name fit any registers: a call whose number has a name and whose rest is 0 is likelier."""
+    share = Given(regs={"x0": 0xC6000003, "x1": 0x80000000, "x2": 0, "x3": 0})
+    found = [item.message for item in readings(share, abis=["pkvm-mem-share"]).readings]
+    assert found[0] == "request"
+    assert {"features-response", "uid-response"} == set(found[-4:])
+
+
+def test_a_range_that_ends_before_it_begins() -> None:
+    """An early version of the text had a size in X2 where the end of the range is now."""
+    regs = Given(regs={"x0": 0xC4000197, "x1": 0x80000000, "x2": 0x4000, "x3": 0})
+    best = readings(regs).readings[0]
+    assert (best.abi, best.means) == ("cca-ipa-state", "make shared: a range that ends before it begins, at 0x80000000")
+
+
 @pytest.mark.parametrize(
     ("data", "kind", "abi"),
     [

@@ -133,6 +133,25 @@ def test_where_the_far_side_ends_the_near_one_says_so(near: str, far: str) -> No
             assert believed == [(FIRST, FIRST + whole, PageState.SHARED)]
 
 
+@pytest.mark.parametrize(("near", "far"), PAIRS, ids=lambda abi: abi)
+def test_where_the_far_side_stops_and_goes_on_the_near_one_is_done(near: str, far: str) -> None:
+    """Partial answers and ones without progress there, at every stopping point: all of it is done here in the end."""
+    here, there = powers_of(near), powers_of(far)
+    granule = max(here.granule, there.granule) // PAGE_SIZE
+    whole = 4 * granule
+    for stop in range(0, whole + 1, granule):
+        bridge, guest = Bridge(near, far), guest_of(near)
+        # The first call there does `stop` pages, the second nothing, the third one granule: then nothing is in the way.
+        bridge.far.faults = [Injection(stop_after=pages) for pages in (stop, 0, granule)]
+        result = converse(guest, bridge.near, FIRST * PAGE_SIZE, whole, PageState.SHARED)
+        if not there.partial and not result.done:
+            # Such a host says no where it stops: then nothing may be told as done that is not.
+            assert states(bridge.near) == states(bridge.far.host), stop
+            continue
+        assert result.done, (stop, result.reason)
+        assert states(bridge.near) == states(bridge.far.host) == [(FIRST, FIRST + whole, PageState.SHARED)], stop
+
+
 LOG = Path(__file__).parent.parent / "data" / "traces" / "lkml-sev-hypercall3.txt"
 # What stays shared at the end of the log in the mail, worked out by hand in tests/traces/test_replay_seed.py.
 AT_THE_END = [(0x1D767, 0x1D767 + 100), (0x1F00E, 0x1F00F), (0x1F018, 0x1F019)]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hvabi.conformance.report import file, summary, text
+from hvabi.abi.whole_file import write_whole
+from hvabi.conformance.report import summary, text
 from hvabi.conformance.result import RunResult, Verdict
 from tests.conformance.report_runs import CONTROLS, every_verdict, failed, passing, results, tdx_case
 
@@ -58,7 +59,7 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "report.txt"
     path.write_text("old")
     path.chmod(0o640)
-    file.write(path, "new \ud800")
+    write_whole(path, "new \ud800")
     assert path.read_bytes() == b"new \\ud800"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert [item.name for item in tmp_path.iterdir()] == ["report.txt"]
@@ -75,7 +76,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        file.write(path, "new")
+        write_whole(path, "new")
     assert path.read_text() == "old"
     assert [item.name for item in tmp_path.iterdir()] == ["report.txt"]
 
@@ -84,10 +85,10 @@ def test_a_link_stays_a_link_and_a_device_is_written_to(tmp_path: Path) -> None:
     target, link = tmp_path / "target", tmp_path / "link"
     target.write_text("old")
     link.symlink_to(target)
-    file.write(link, "new")
+    write_whole(link, "new")
     assert link.is_symlink()
     assert target.read_text() == "new"
-    file.write("/dev/null", "gone")
+    write_whole("/dev/null", "gone")
     assert not (Path("/dev/null").stat().st_mode & stat.S_IFREG)
 
 

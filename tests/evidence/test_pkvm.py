@@ -355,7 +355,7 @@ def test_apt_that_has_no_network(tmp_path: Path) -> None:
 
 
 def test_the_newest_kernel_that_has_protected_vms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ["linux-image-7.2.12+deb13-arm64", "linux-image-7.3.4+deb13-arm64", "linux-image-7.3.4+deb13-cloud-arm64"]
+    names = ["linux-image-7.1.9+deb13-arm64", "linux-image-7.3.4+deb13-arm64", "linux-image-7.3.4+deb13-cloud-arm64"]
     store = Store(tmp_path)
     monkeypatch.setattr(store, "names", lambda: names)
     assert live.newest(store) == "linux-image-7.3.4+deb13-arm64"

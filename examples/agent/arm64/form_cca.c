@@ -61,12 +61,12 @@ static bool convert(struct hvabi *s, const struct hvabi_pages *pages)
 	return true;
 }
 
-static bool named(const struct hvabi_setup *setup, const struct agent_request *request, struct hvabi_pages *pages)
+static bool named(const struct hvabi_setup *setup, const struct agent_request *request, size_t index, struct hvabi_pages *pages)
 {
 	(void)setup;
 	pages->gpa = request->regs[1];
 	pages->pages = request->regs[2] > request->regs[1] ? (request->regs[2] - request->regs[1]) / HVABI_PAGE : 0;
-	return request->regs[0] == HVABI_CCA_IPA_STATE_RSI_IPA_STATE_SET && pages->gpa % HVABI_PAGE == 0;
+	return index == 0 && request->regs[0] == HVABI_CCA_IPA_STATE_RSI_IPA_STATE_SET && pages->gpa % HVABI_PAGE == 0;
 }
 
 const struct agent_form agent_form = {

@@ -8,6 +8,7 @@ uint64_t form_device(uint64_t address)
 	return address;
 }
 
+enum { UPSTREAM, ANDROID };
 static const char *const revisions[] = { "upstream", "android", NULL };
 static const char *const transports[] = { "hvc", NULL };
 static const struct hvabi_abi abis[] = { { "pkvm-mem-share", revisions, transports, HVABI_HOST, NULL } };
@@ -45,6 +46,9 @@ static bool convert(struct hvabi *s, const struct hvabi_pages *pages)
 		if ((int64_t)regs[0] == HVABI_PKVM_MEM_SHARE_SMCCC_STATUS_NOT_SUPPORTED)
 			return hvabi_refuse(s, HVABI_UNSUPPORTED, "pages cannot be prepared: the host answers function 0x%llx with NOT_SUPPORTED",
 					    (unsigned long long)function);
+		/* Taking back a page that is not shared is refused, and the page is as it shall be. */
+		if (pages->state == HVABI_PRIVATE && (int64_t)regs[0] == HVABI_PKVM_MEM_SHARE_SMCCC_STATUS_INVALID_PARAMETER)
+			continue;
 		if (regs[0] != HVABI_PKVM_MEM_SHARE_SMCCC_STATUS_SUCCESS)
 			return hvabi_refuse(s, HVABI_UNSUPPORTED, "pages cannot be prepared: the host answers function 0x%llx for 0x%llx with %lld",
 					    (unsigned long long)function, (unsigned long long)(pages->gpa + i * HVABI_PAGE),
@@ -53,12 +57,11 @@ static bool convert(struct hvabi *s, const struct hvabi_pages *pages)
 	return true;
 }
 
-static bool named(const struct hvabi_setup *setup, const struct agent_request *request, struct hvabi_pages *pages)
+static bool named(const struct hvabi_setup *setup, const struct agent_request *request, size_t index, struct hvabi_pages *pages)
 {
-	(void)setup;
 	pages->gpa = request->regs[1];
-	pages->pages = 1;
-	return (uint32_t)request->regs[0] == HVABI_PKVM_MEM_SHARE_SHARE_FUNCTION_MEM_SHARE && pages->gpa % HVABI_PAGE == 0;
+	pages->pages = setup->revision == ANDROID && request->regs[2] > 0 ? request->regs[2] : 1;
+	return index == 0 && (uint32_t)request->regs[0] == HVABI_PKVM_MEM_SHARE_SHARE_FUNCTION_MEM_SHARE && pages->gpa % HVABI_PAGE == 0;
 }
 
 const struct agent_form agent_form = {
@@ -69,4 +72,5 @@ const struct agent_form agent_form = {
 	.enabled = enabled,
 	.convert = convert,
 	.named = named,
+	.max_undo = UINT64_C(1) << 12, /* 16 MiB */
 };

@@ -138,29 +138,22 @@ static bool convert(struct hvabi *s, const struct hvabi_pages *pages)
 	return true;
 }
 
-/* The pages from the lowest to the highest that a list names, entries of 2 MiB included. */
-static bool listed(const uint8_t *page, struct hvabi_pages *pages)
+/* Entry number `index`, counted from the one that a list begins at. */
+static bool listed(const uint8_t *page, size_t index, struct hvabi_pages *pages)
 {
 	const uint8_t *list = page + HVABI_GHCB_PSC_GHCB_BUFFER;
-	const uint64_t end = hvabi_ghcb_psc_psc_header_end_entry_read(list);
-	uint64_t low = UINT64_MAX, high = 0;
+	const uint64_t number = hvabi_ghcb_psc_psc_header_cur_entry_read(list) + index;
+	const uint8_t *entry = list + HVABI_GHCB_PSC_PSC_HEADER_SIZE + number * HVABI_GHCB_PSC_PSC_ENTRY_SIZE;
 
-	for (uint64_t i = hvabi_ghcb_psc_psc_header_cur_entry_read(list); i <= end; i++) {
-		const uint8_t *entry = list + HVABI_GHCB_PSC_PSC_HEADER_SIZE + i * HVABI_GHCB_PSC_PSC_ENTRY_SIZE;
-		const uint64_t gfn = (uint64_t)hvabi_ghcb_psc_psc_entry_gfn_read(entry);
-		const uint64_t count = hvabi_ghcb_psc_psc_entry_pagesize_read(entry) ? 512 : 1;
-
-		if (entry + HVABI_GHCB_PSC_PSC_ENTRY_SIZE > page + HVABI_GHCB_PSC_GHCB_BUFFER_END)
-			break;
-		low = gfn < low ? gfn : low;
-		high = gfn + count > high ? gfn + count : high;
-	}
-	pages->gpa = low * HVABI_PAGE;
-	pages->pages = high > low ? high - low : 0;
-	return high > low;
+	if (number > hvabi_ghcb_psc_psc_header_end_entry_read(list) ||
+	    entry + HVABI_GHCB_PSC_PSC_ENTRY_SIZE > page + HVABI_GHCB_PSC_GHCB_BUFFER_END)
+		return false;
+	pages->gpa = hvabi_ghcb_psc_psc_entry_gfn_read(entry) * HVABI_PAGE;
+	pages->pages = hvabi_ghcb_psc_psc_entry_pagesize_read(entry) ? 512 : 1;
+	return true;
 }
 
-static bool named(const struct hvabi_setup *setup, const struct agent_request *request, struct hvabi_pages *pages)
+static bool named(const struct hvabi_setup *setup, const struct agent_request *request, size_t index, struct hvabi_pages *pages)
 {
 	const uint64_t msr = request->regs[GHCB_MSR];
 	const uint8_t *page = shared(msr);
@@ -168,15 +161,15 @@ static bool named(const struct hvabi_setup *setup, const struct agent_request *r
 	if (setup->abi == MSR_PSC) {
 		pages->gpa = msr & HVABI_GHCB_MSR_PSC_VMGEXIT_MSR_REQUEST_GFN_MASK;
 		pages->pages = 1;
-		return (msr & MSR_INFO) == HVABI_GHCB_MSR_PSC_GHCB_MSR_PSC_REQ;
+		return index == 0 && (msr & MSR_INFO) == HVABI_GHCB_MSR_PSC_GHCB_MSR_PSC_REQ;
 	}
 	if (msr % HVABI_PAGE != 0 || msr >= MAPPED)
 		return false;
 	if (setup->abi == PSC)
-		return listed(page, pages);
+		return listed(page, index, pages);
 	pages->gpa = hvabi_kvm_map_gpa_range_ghcb_page_rbx_read(page);
 	pages->pages = hvabi_kvm_map_gpa_range_ghcb_page_rcx_read(page);
-	return pages->gpa % HVABI_PAGE == 0;
+	return index == 0 && pages->gpa % HVABI_PAGE == 0;
 }
 
 /* A page that holds a GHCB or what it points at is shared first. */
@@ -187,7 +180,7 @@ static bool poke(struct hvabi *s, uint64_t gpa, const uint8_t *data, size_t size
 	const uint64_t page = gpa & ~(uint64_t)(HVABI_PAGE - 1);
 	size_t i = 0;
 
-	if (gpa + size > MAPPED)
+	if (gpa >= MAPPED || size > MAPPED - gpa)
 		return hvabi_refuse(s, HVABI_UNSUPPORTED, "memory at 0x%llx is beyond what the agent maps", (unsigned long long)gpa);
 	if (gpa + size > (uint64_t)(uintptr_t)x86_start && gpa < (uint64_t)(uintptr_t)x86_end)
 		return hvabi_refuse(s, HVABI_UNSUPPORTED, "memory at 0x%llx is where the agent itself lies", (unsigned long long)gpa);
@@ -224,6 +217,7 @@ const struct agent_form agent_form = {
 	.instruction = instruction,
 	.convert = convert,
 	.named = named,
+	.max_undo = UINT64_C(1) << 12, /* 16 MiB */
 	.poke = poke,
 	.see = see,
 	.before = before,

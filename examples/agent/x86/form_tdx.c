@@ -107,18 +107,18 @@ static bool convert(struct hvabi *s, const struct hvabi_pages *pages)
 	return true;
 }
 
-static bool named(const struct hvabi_setup *setup, const struct agent_request *request, struct hvabi_pages *pages)
+static bool named(const struct hvabi_setup *setup, const struct agent_request *request, size_t index, struct hvabi_pages *pages)
 {
 	const uint64_t *regs = request->regs;
 
 	if (setup->abi == HYPERCALL) {
 		pages->gpa = regs[R11];
 		pages->pages = regs[R12];
-		return regs[R10] == HVABI_KVM_MAP_GPA_RANGE_KVM_HC_MAP_GPA_RANGE && pages->gpa % HVABI_PAGE == 0;
+		return index == 0 && regs[R10] == HVABI_KVM_MAP_GPA_RANGE_KVM_HC_MAP_GPA_RANGE && pages->gpa % HVABI_PAGE == 0;
 	}
 	pages->gpa = regs[R12] & ~shared_bit();
 	pages->pages = regs[R13] / HVABI_PAGE;
-	return regs[R10] == 0 && regs[R11] == HVABI_TDX_MAP_GPA_LEAF && pages->gpa % HVABI_PAGE == 0;
+	return index == 0 && regs[R10] == 0 && regs[R11] == HVABI_TDX_MAP_GPA_LEAF && pages->gpa % HVABI_PAGE == 0;
 }
 
 const struct agent_form agent_form = {

@@ -58,13 +58,13 @@ static bool convert(struct hvabi *s, const struct hvabi_pages *pages)
 			    HVABI_KVM_MAP_GPA_RANGE_KVM_HC_MAP_GPA_RANGE, (long long)request.regs[RAX]);
 }
 
-static bool named(const struct hvabi_setup *setup, const struct agent_request *request, struct hvabi_pages *pages)
+static bool named(const struct hvabi_setup *setup, const struct agent_request *request, size_t index, struct hvabi_pages *pages)
 {
 	const uint64_t mask = setup->transport == 0 ? UINT64_MAX : UINT32_MAX;
 
 	pages->gpa = request->regs[RBX] & mask;
 	pages->pages = request->regs[RCX] & mask;
-	return (request->regs[RAX] & mask) == HVABI_KVM_MAP_GPA_RANGE_KVM_HC_MAP_GPA_RANGE && pages->gpa % HVABI_PAGE == 0;
+	return index == 0 && (request->regs[RAX] & mask) == HVABI_KVM_MAP_GPA_RANGE_KVM_HC_MAP_GPA_RANGE && pages->gpa % HVABI_PAGE == 0;
 }
 
 const struct agent_form agent_form = {

@@ -1,0 +1,28 @@
+"""Fuzzing of one entry point by the code that inputs reach, with atheris, where it is installed.
+
+    python -m tests.by_coverage ENTRY [OPTION OF LIBFUZZER ...]
+
+New inputs go into a folder of their own that is thrown away; what is worth keeping is copied into the corpus by hand.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+
+import atheris
+
+with atheris.instrument_imports(include=["hvabi"]):
+    from tests.entry_points import CORPUS, ENTRIES, LONGEST, take
+
+
+def main() -> None:
+    entry = ENTRIES[sys.argv[1]]
+    with tempfile.TemporaryDirectory() as new:
+        options = [sys.argv[0], f"-max_len={LONGEST}", *sys.argv[2:], new, str(CORPUS / entry.name)]
+        atheris.Setup(options, lambda data: take(entry, data))
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

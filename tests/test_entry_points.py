@@ -1,0 +1,159 @@
+"""The short run of the fuzzers: every kept input, and some mutations of each. `.ci/slow` runs it at length."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import tracemalloc
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.entry_points import CORPUS, ENTRIES, Entry, Finding, corpus, fuzz, mutated, take
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHORT = 300
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_a_short_run_has_no_finding(name: str) -> None:
+    accepted = [good for _, good in fuzz(ENTRIES[name], SHORT, 1)]
+    assert len(accepted) == SHORT + len(corpus(name))
+    assert any(accepted), "mutations of right inputs are now and then right"
+
+
+def test_every_entry_point_has_a_corpus_and_no_corpus_is_left_over() -> None:
+    assert {folder.name for folder in CORPUS.iterdir()} == ENTRIES.keys()
+    assert all(corpus(name) for name in ENTRIES)
+
+
+def test_the_fuzzer_finds_what_is_planted() -> None:
+    def fragile(data: bytes) -> None:
+        if b"\xff" in data:
+            raise ZeroDivisionError("planted")
+
+    entry = Entry(name="yaml", take=fragile, errors=(ValueError,))
+    with pytest.raises(Finding, match="planted"):
+        list(fuzz(entry, 1000, 1))
+
+    def refuses(data: bytes) -> None:
+        raise ValueError("no")
+
+    assert take(Entry(name="a", take=refuses, errors=(ValueError,)), b"") is False
+
+
+def test_mutations_are_different_and_the_same_for_a_seed() -> None:
+    seeds = [b"abcdefgh" * 4, b"0123456789"]
+    first, again = Random(3), Random(3)
+    found = [mutated(first, seeds, (b"word",)) for _ in range(200)]
+    assert found == [mutated(again, seeds, (b"word",)) for _ in range(200)]
+    assert len(set(found)) > 150
+
+
+@pytest.mark.slow
+def test_by_coverage() -> None:
+    pytest.importorskip("atheris", reason="atheris is not installed: there is no choosing of inputs by coverage")
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.by_coverage", "expression", "-runs=200"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=CORPUS.parents[2],
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert "Done 200" in ran.stderr
+
+
+# -- writers --------------------------------------------------------------------------------------------------------
+
+WRITER = """
+import sys
+from hvabi.abi.whole_file import writing_whole
+print("ready", flush=True)
+sys.stdin.readline()
+for turn in range(10**6):
+    with writing_whole(sys.argv[1]) as stream:
+        for part in range(64):
+            stream.write(bytes([turn % 251]) * 4096)
+"""
+
+
+def test_a_writer_that_is_killed_leaves_a_whole_file(tmp_path: Path) -> None:
+    rng = Random(1)
+    place = tmp_path / "file"
+    for _ in range(6):
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as writer:
+            assert writer.stdin is not None
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            writer.stdin.write(b"\n")
+            writer.stdin.flush()
+            with pytest.raises(subprocess.TimeoutExpired):
+                writer.wait(0.02 + rng.random() * 0.2)
+            writer.kill()
+        if place.exists():
+            data = place.read_bytes()
+            assert (len(data), len(set(data))) == (64 * 4096, 1), "a mixture of two, or a part of one"
+    assert place.exists()
+
+
+SIGNS = ("write_text(", "write_bytes(", 'open("w', 'open("a', "os.fdopen(")
+
+
+def test_nothing_writes_a_file_any_other_way() -> None:
+    """What people keep is written as a whole. The rest is named here, with what it is."""
+    streams = {
+        "cli/replay.py": "--follow is read along, line by line",
+        "conformance/transcript.py": "line by line: a run that was killed shows how far it came",
+        "publish/folder.py": "a folder that takes its name when it is whole",
+        "abi/whole_file.py": "the way itself",
+    }
+    root = CORPUS.parents[2]
+    found = set()
+    for top in ("abi", "adapters", "backend", "cli", "conformance", "publish", "traces"):
+        for path in (root / top).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            if any(sign in text for sign in SIGNS):
+                found.add(path.relative_to(root).as_posix())
+    assert found == streams.keys(), found ^ streams.keys()
+
+
+# -- soak -----------------------------------------------------------------------------------------------------------
+
+
+def soak(count: int) -> None:
+    """Answer mixed calls, right and mutated, on the same hosts; what is held afterwards is what was held before."""
+    entry, rng, seeds = ENTRIES["adapter"], Random(5), corpus("adapter")
+
+    def some(calls: int) -> None:
+        for _ in range(calls):
+            take(entry, mutated(rng, seeds, entry.words))
+
+    some(2000)  # caches fill, code is written
+    gc.collect()
+    tracemalloc.start()
+    try:
+        some(count // 2)
+        gc.collect()
+        middle = tracemalloc.get_traced_memory()[0]
+        some(count)
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] - middle < 256 << 10
+    finally:
+        tracemalloc.stop()
+
+
+def test_mixed_calls_hold_memory_flat() -> None:
+    soak(1000)
+
+
+@pytest.mark.slow
+def test_mixed_calls_hold_memory_flat_for_long() -> None:
+    soak(100_000)
