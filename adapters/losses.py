@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LOSSES: Mapping[str, str] = {
     "size-hint": "The size of the guest's own mapping is not passed on.",
     "read-only": "Shared for reading only cannot be asked for.",
+    "one-way": "Pages can be made shared there and not private again.",
     "granule": "Ranges that are not multiples of the far granule cannot be converted.",
     "range": "Addresses that the far call cannot name cannot be converted.",
     "list": "A list of ranges becomes one call for each.",
@@ -132,6 +133,7 @@ def losses(near: Powers, far: Powers) -> tuple[Loss, ...]:
     found = [
         Loss(name="size-hint", detail="the far request has no place for it") if near.hint and not far.hint else None,
         _states(near, far),
+        _one_way(near, far),
         _granule(near, far),
         _range(near, far),
         Loss(name="list", detail="each range is a call of its own") if near.listed and not far.listed else None,
@@ -145,8 +147,14 @@ def losses(near: Powers, far: Powers) -> tuple[Loss, ...]:
 
 
 def _states(near: Powers, far: Powers) -> Loss | None:
-    gone = sorted(near.states - far.states)
+    gone = sorted(near.states - far.states - {"private"})
     return Loss(name="read-only", detail=f"not to be had: {', '.join(gone)}") if gone else None
+
+
+def _one_way(near: Powers, far: Powers) -> Loss | None:
+    if "private" not in near.states - far.states:
+        return None
+    return Loss(name="one-way", detail=f"only {', '.join(sorted(far.states))}")
 
 
 def _granule(near: Powers, far: Powers) -> Loss | None:

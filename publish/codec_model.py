@@ -70,10 +70,12 @@ def codec_model(abi: Abi, samples: Iterable[Sample] = ()) -> Data:
             for key in abi.config.values()
         },
         "names": _names(abi),
+        "renamed": _renamed(abi),
         "enums": {name: _enum(item) for name, item in abi.enums.items()},
         "layouts": {name: _layout(item) for name, item in abi.layouts.items()},
         "messages": {
-            name: {"doc": item.doc, "body": item.body, "fields": [_field(part) for part in item.fields.values()]}
+            name: {"doc": item.doc, "body": item.body, "fields": [_field(part) for part in item.fields.values()],
+                   **_guard(item.guard)}
             for name, item in abi.messages.items()
         },
         "transports": {name: _transport(item) for name, item in abi.transports.items()},
@@ -157,6 +159,18 @@ def _names(abi: Abi) -> Data:
         name: {key: number(part) for key, part in value.items()} if isinstance(value, dict) else number(value)
         for name, value in known.items()
     }
+
+
+def _renamed(abi: Abi) -> Data:
+    """Return, by revision, what differs there: numbers of names, and all values of enums."""
+    usual, found = _names(abi), {}
+    for revision in abi.revisions:
+        resolved = abi.resolve(revision=revision)
+        names = {name: value for name, value in _names(resolved).items() if usual[name] != value}
+        enums = {name: _enum(item)["values"] for name, item in resolved.enums.items() if item != abi.enums[name]}
+        if names or enums:
+            found[revision] = {"names": names, "enums": enums}
+    return found
 
 
 def _guard(guard: Guard) -> Data:

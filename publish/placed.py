@@ -103,6 +103,8 @@ def placed(abi: Abi, transport: Transport) -> tuple[Placed, ...]:
         ]  # fmt: skip
         for revision in carried:
             shown = abi.resolve(revision=revision)
+            if name not in shown.messages:
+                continue
             item = _placed(shown, shown.transports[transport.name], name)
             key = (item.rows, item.blocks, item.absent, item.wide.strips)
             if key in seen:

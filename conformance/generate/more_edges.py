@@ -53,7 +53,7 @@ def _open_cases(basis: Basis, shapes: list[Question]) -> Iterator[Case]:
         if rule.scope == "page":
             continue  # those have cases of their own
         seen: set[str] = set()
-        for question in shapes:
+        for question in (*shapes, *_flagged(basis, shapes)):
             for name, changed in variants(basis, question, rule):
                 judged = judge(basis, changed) if len(seen) < MOST_OPEN and name not in seen else None
                 if judged is None or judged.decided != {None, rule.id} or _too_long(basis, judged.question):
@@ -63,6 +63,19 @@ def _open_cases(basis: Basis, shapes: list[Question]) -> Iterator[Case]:
                     judged.question, rule.id, name, rules=[rule.id], kind="rule", level=rule.level,
                     expected=judged.answers, why=f"Breaks this rule, which not every host has: {rule.text}",
                 )  # fmt: skip
+
+
+def _flagged(basis: Basis, shapes: list[Question]) -> Iterator[Question]:
+    """Yield lists with one flag set in every element: a rule of an open policy may be about elements with a flag."""
+    each = basis.call.each
+    field = basis.abi.messages[basis.call.request].fields[each] if each is not None else None
+    if each is None or field is None or field.items is None:
+        return
+    for name, part in field.items.fields.items():
+        if part.bits == 1 and part.reserved is None:
+            for shape in shapes[:2]:
+                items = tuple({**item, name: 1 - item[name]} for item in shape.fields[each])
+                yield vary(shape, fields={each: items})
 
 
 def _too_long(basis: Basis, question: Question) -> bool:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hvabi.abi.expr import names as names_of
 from hvabi.conformance.generate.basis import NEIGHBOURS, PLACE, Basis, Question, vary
 from hvabi.conformance.generate.judged import judge
+from hvabi.conformance.generate.variants import basis_request
+from hvabi.conformance.oracle.walk import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hvabi.conformance.case import Case, Ranges
 
+_MOST_ROOM = 4096
+"""Largest number that is tried for the size of a place with room for a few runs."""
 _PAGES = 4
 """Pages of the questions in which a run ends at each page."""
 
@@ -29,6 +34,7 @@ def asked_cases(basis: Basis) -> Iterator[Case]:
     yield from _runs(basis, unit)
     yield from _facts(basis, unit)
     yield from _orders(basis, unit)
+    yield from _room(basis, unit)
 
 
 def plain_cases(basis: Basis) -> Iterator[Case]:
@@ -91,6 +97,24 @@ def _orders(basis: Basis, unit: int) -> Iterator[Case]:
     for name, order in (("backwards", items[::-1]), ("twice-the-same", (items[0], *items[:-1]))):
         changed = vary(question, fields={each: order}, before=before)
         yield from _case(basis, changed, name, "The elements are not in the order of their pages.")
+
+
+def _room(basis: Basis, unit: int) -> Iterator[Case]:
+    """Yield lists of runs that just fit their place, and that just do not."""
+    runs = basis.call.query.runs if basis.call.query is not None else None
+    question = basis.question(PLACE, unit, "shared")
+    if runs is None or question is None:
+        return
+    before: Ranges = tuple((page, page + unit, "shared") for page in (PLACE, PLACE + 2 * unit, PLACE + 5 * unit))
+    for name in sorted(names_of(runs.most) & basis.abi.messages[basis.call.request].fields.keys()):
+        for number in range(_MOST_ROOM):
+            changed = vary(question, fields={name: number}, before=before)
+            if value(runs.most, basis_request(basis, changed)) < len(before):
+                continue
+            for label, room in (("just-fits", number), ("just-does-not-fit", number - 1)):
+                why = f"Three runs, and room for {'all' if label == 'just-fits' else 'two'} of them."
+                yield from _case(basis, vary(changed, fields={name: room}), f"{name}-{label}".replace("_", "-"), why)
+            break
 
 
 __all__ = ["asked_cases", "plain_cases"]

@@ -168,6 +168,8 @@ def reads_bits_backwards(block: str) -> type[Host]:
             return bytes(int(f"{byte:08b}"[::-1], 2) for byte in data) if block_ == block else data
 
     class ReadsBitsBackwards(LyingHost):
+        """Takes the highest bit of each byte for the first page."""
+
         call_class = Backwards
 
     return ReadsBitsBackwards

@@ -50,11 +50,12 @@ def _holds(rule: Rule, request: Request, names: Names) -> bool:
         return [value(expr, names) for expr in rule.operands[key]]
 
     def only(key: str) -> int:
-        return int(every(key)[0])
+        return int(value(rule.operands[key][0], names))
 
     match rule.check:
         case "aligned":
-            return not [x for x in every("of") if x % only("to")]
+            to = only("to")
+            return not [x for x in every("of") if x % to]
         case "non-empty":
             return 0 not in every("of")
         case "no-wrap":

@@ -61,7 +61,7 @@ class Read(dict[str, Any]):
 class Names:
     """What a name means, looked up the slow way, in the order that docs/spec-language.md states."""
 
-    __slots__ = ("abi", "config", "define", "fields", "local", "transport")
+    __slots__ = ("_defined", "abi", "config", "define", "fields", "local", "transport")
 
     def __init__(
         self,
@@ -78,6 +78,7 @@ class Names:
         self.define = define
         self.fields = fields
         self.local = local
+        self._defined: dict[str, Any] = {}
 
     def plus(self, **local: Any) -> Names:
         """Return the same names and some more."""
@@ -92,7 +93,9 @@ class Names:
         if name in self.local:
             return self.local[name]
         if name in self.define:
-            return value(self.define[name], self)
+            if name not in self._defined:
+                self._defined[name] = value(self.define[name], self)
+            return self._defined[name]
         if name in self.fields:
             return self.fields[name]
         if name == "request":
@@ -159,12 +162,18 @@ def _function(expr: Expr) -> Callable[[Names], Any]:
         case Unary(op, operand):
             of = _function(operand)
             return (lambda names: -of(names)) if op == "-" else (lambda names: int(not of(names)))
+        case Binary(op, left, Int(number, _)):
+            one, calculate = _function(left), _CALCULATE[op]
+            return lambda names: int(calculate(one(names), number))
         case Binary(op, left, right):
             one, two, calculate = _function(left), _function(right), _CALCULATE[op]
             return lambda names: int(calculate(one(names), two(names)))
+        case Compare(op, left, Int(number, _)):
+            one, compare = _function(left), _COMPARE[op]
+            return lambda names: int(compare(one(names), number))
         case Compare(op, left, right):
-            one, two, signs = _function(left), _function(right), _SIGNS[op]
-            return lambda names: int(_sign(one(names), two(names)) in signs)
+            one, two, compare = _function(left), _function(right), _COMPARE[op]
+            return lambda names: int(compare(one(names), two(names)))
         case Bool("and", left, right):
             one, two = _function(left), _function(right)
             return lambda names: int(bool(one(names)) and bool(two(names)))
@@ -227,11 +236,14 @@ _CALCULATE: Mapping[str, Callable[[int, int], int]] = {
     "<<": lambda left, right: left << _distance(right),
     ">>": lambda left, right: left >> _distance(right),
 }
-_SIGNS = {"==": (0,), "!=": (-1, 1), "<": (-1,), "<=": (-1, 0), ">": (1,), ">=": (0, 1)}
-
-
-def _sign(left: int, right: int) -> int:
-    return (left > right) - (left < right)
+_COMPARE: Mapping[str, Callable[[int, int], bool]] = {
+    "==": lambda left, right: left == right,
+    "!=": lambda left, right: left != right,
+    "<": lambda left, right: left < right,
+    "<=": lambda left, right: left <= right,
+    ">": lambda left, right: left > right,
+    ">=": lambda left, right: left >= right,
+}
 
 
 def _fold(function: str, values: list[Any]) -> int:

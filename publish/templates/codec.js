@@ -146,19 +146,23 @@ const HvCodec = (() => {
       for (const [name, key] of Object.entries(model.config)) this.config[name] = big(key.default);
       for (const [name, value] of Object.entries(profile.config)) this.config[name] = big(value);
       for (const [name, value] of Object.entries(given.config || {})) this.config[name] = value;
+      const renamed = (model.renamed || {})[this.revision] || { names: {}, enums: {} };
+      this.enums = renamed.enums;
       this.names = {};
-      for (const [name, value] of Object.entries(model.names)) {
+      for (const [name, value] of Object.entries({ ...model.names, ...renamed.names })) {
         this.names[name] = typeof value === "string" ? big(value)
           : Object.fromEntries(Object.entries(value).map(([key, part]) => [key, big(part)]));
       }
     }
+    /* The values of an enum in this revision. */
+    enumValues(name) { return this.enums[name] || this.model.enums[name].values; }
     holds(item) {
       return (!item.revisions || item.revisions.includes(this.revision))
         && Object.entries(item.policy || {}).every(([name, value]) => this.policies[name] === value);
     }
     transports(message) {
       return Object.entries(this.model.transports)
-        .filter(([, item]) => this.holds(item) && item.messages[message]).map(([name]) => name);
+        .filter(([, item]) => this.holds(item) && item.messages[message] && this.holds(this.model.messages[message])).map(([name]) => name);
     }
     calls() { return this.model.calls.filter((item) => this.holds(item)); }
     message(name, transport) { return new Message(this, name, transport); }
@@ -203,7 +207,7 @@ const HvCodec = (() => {
     }
     numberOf(field, given, path) {
       if (typeof given === "bigint") return given;
-      const names = field.enum ? this.model.enums[field.enum].values : {};
+      const names = field.enum ? this.enumValues(field.enum) : {};
       if (typeof given === "string" && Object.hasOwn(names, given)) return big(names[given]);
       return fail("wrong-type", field.enum ? "is neither a number nor one of " + Object.keys(names).join(", ") : "is not a number", path);
     }

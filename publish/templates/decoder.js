@@ -32,6 +32,7 @@
     layout = state.what.startsWith("=") ? state.what.slice(1) : null;
     codec = null;
     if (layout) return;
+    if (!spec.transports(state.what).length) state.what = Object.keys(model.messages).find((name) => spec.transports(name).length);
     const carried = spec.transports(state.what);
     if (!carried.includes(state.transport)) state.transport = carried[0] || null;
     if (state.transport) codec = spec.message(state.what, state.transport);
@@ -126,7 +127,7 @@
 
   function parsed(field, typed) {
     const word = typed.trim().replace(/_(?=[0-9a-fA-F])/g, (match, at) => /^-?0?[xb]?[0-9a-fA-F_]*$/i.test(typed.trim()) ? "" : match);
-    if (field.enum && Object.hasOwn(model.enums[field.enum].values, typed.trim())) return big(model.enums[field.enum].values[typed.trim()]);
+    if (field.enum && Object.hasOwn(spec.enumValues(field.enum), typed.trim())) return big(spec.enumValues(field.enum)[typed.trim()]);
     if (!/^-?(0x[0-9a-f]+|0b[01]+|[0-9]+)$/i.test(word)) {
       throw new HvError("wrong-type", typed.trim() ? "is not a number" + (field.enum ? " and not a name of " + field.enum : "") : "is empty", field.name);
     }
@@ -134,14 +135,14 @@
   }
   function printed(field, value) {
     if (field.enum) {
-      const name = Object.entries(model.enums[field.enum].values).find(([, number]) => big(number) === value);
+      const name = Object.entries(spec.enumValues(field.enum)).find(([, number]) => big(number) === value);
       if (name) return name[0];
     }
     return hex(value);
   }
   function note(field, value) {
     if (field.enum) {
-      const found = Object.entries(model.enums[field.enum].values).find(([, number]) => big(number) === value);
+      const found = Object.entries(spec.enumValues(field.enum)).find(([, number]) => big(number) === value);
       if (found) return hex(value) + ": " + model.enums[field.enum].docs[found[0]];
       return value === 0n && field.reserved ? "" : "no name in " + field.enum;
     }
@@ -152,7 +153,7 @@
   }
   function wrongNote(field, value) {
     return Boolean((field.reserved === "zero" && value) || (field.enum && !field.reserved
-      && !Object.values(model.enums[field.enum].values).some((number) => big(number) === value)));
+      && !Object.values(spec.enumValues(field.enum)).some((number) => big(number) === value)));
   }
   function dump(pieces) {
     const lines = [];
@@ -344,7 +345,7 @@
     right.replaceChildren(...parts);
     const lists = new Set(Array.from(left.querySelectorAll("input[list]"), (input) => input.getAttribute("list").slice(6)));
     for (const name of lists) {
-      left.append(make("datalist", { id: "names-" + name }, ...Object.keys(model.enums[name].values).map((value) => make("option", { value }))));
+      left.append(make("datalist", { id: "names-" + name }, ...Object.keys(spec.enumValues(name)).map((value) => make("option", { value }))));
     }
   }
   function shapeOf() {
