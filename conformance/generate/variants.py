@@ -172,7 +172,7 @@ def _numbers(field: Field, old: Any, interesting: list[tuple[str, int]]) -> Iter
         ("plus-0xfff", old + 0xFFF),
         ("plus-page", old + 0x1000),
         ("plus-256", old + 256),
-        ("plus-one-and-a-half-pages", old + 0x1800),
+        ("plus-6-kib", old + 0x1800),
         ("all-ones", top),
         ("top-page", top & ~0xFFF),
         ("top-bit", old | 1 << (field.bits - 1)),

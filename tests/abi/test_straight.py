@@ -30,7 +30,7 @@ ODD: st.SearchStrategy[Any] = st.sampled_from(
 """What no field is meant to get."""
 LESS = [HealthCheck.too_slow, HealthCheck.data_too_large]
 few = settings(max_examples=20, deadline=None, suppress_health_check=LESS)
-many = settings(max_examples=2000, deadline=None, suppress_health_check=LESS)
+many = settings(max_examples=500, deadline=None, suppress_health_check=LESS)
 
 
 @cache

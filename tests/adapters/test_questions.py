@@ -40,6 +40,19 @@ def test_the_specification_is_clean() -> None:
     assert lint_paths([PATH]) == []
 
 
+def test_a_rule_about_single_pages_is_for_conversions(tmp_path: Path) -> None:
+    """A question goes through no pages one after the other, so there is none at which such a rule could end it."""
+    rule = (
+        "{id: T-20, binds: host, scope: page, check: fact, name: lost, start: first * 4096, length: pages * 4096, "
+        "is: 0, means: denied, level: must, source: here, answer: {status: 1}, text: No page is lost.}"
+    )
+    text = PATH.read_text(encoding="utf-8")
+    assert text.count("    rules: []\n") == 1
+    path = tmp_path / PATH.name
+    path.write_text(text.replace("    rules: []\n", f"    rules:\n      - {rule}\n"), encoding="utf-8")
+    assert [found.id for found in lint_paths([path])] == ["rule-page"]
+
+
 def host_of(spec: Spec, ranges: Sequence[tuple[int, int, str]] = (), facts: Mapping[str, Any] | None = None) -> Host:
     backend = Backend(facts=spec.abi.facts, layout=MemoryLayout(SLOTS))
     backend.reset([(start, end, PageState(state)) for start, end, state in ranges], facts or {})

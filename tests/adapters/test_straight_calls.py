@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from functools import cache
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvabi.abi.errors import CodecError, ExprError
-from hvabi.abi.registry import abi_ids, bundled
+from hvabi.abi.registry import abi_ids, bundled, load
 from hvabi.adapters.host import Host
 from hvabi.adapters.straight import straight_calls
 from hvabi.backend import Backend, MemoryLayout, PageState
@@ -103,3 +105,37 @@ def test_the_short_way_is_taken(abi: str) -> None:
             regs = combo.codec(call.request, combo.configs[0]).encode(base).regs
             taken += function(regs, 0, 1, Backend()) is not None
     assert taken
+
+
+def test_threads_on_one_backend() -> None:
+    """Hosts of several vCPUs answer at once; what is left is what each of them did last."""
+    spec = load("tdx-map-gpa")
+    codec = spec.message("request")
+    backend = Backend(max_ranges=1000)
+    before = sys.getswitchinterval()
+    failures: list[BaseException] = []
+
+    def vcpu(number: int) -> None:
+        try:
+            host = Host(spec, backend=backend)
+            straight_calls(spec).of(host, now=True)
+            for turn in range(301):
+                for page in range(number, 64, 4):
+                    shared = (turn + page) % 2 == 0
+                    regs = codec.encode(gpa=page << 13 | shared << 47, size=0x1000).regs
+                    assert host.answer(regs).done_pages == 1
+        except BaseException as failure:
+            failures.append(failure)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=vcpu, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not failures
+    backend._map.check()
+    assert [run.start for run in backend.query()] == [2 * page for page in range(64) if (300 + page) % 2 == 0]

@@ -49,6 +49,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("gcc is not installed")
     if subprocess.run(["gcc", "-dumpmachine"], capture_output=True, text=True, check=True).stdout[:6] != "x86_64":
         pytest.skip("gcc is for another machine than x86-64")
+    probe = ["gcc", "-fsyntax-only", "-x", "c", "-"]
+    if subprocess.run(probe, input=b"#include <stdlib.h>\n", capture_output=True, check=False).returncode:
+        pytest.skip("gcc is installed without the headers of the C library (Debian: libc6-dev)")
     out = tmp_path_factory.mktemp("forms")
     wanted = re.search(r"^ABIS := (.*)$", (AGENT / "Makefile").read_text(), re.MULTILINE)
     assert wanted is not None
