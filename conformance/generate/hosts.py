@@ -164,7 +164,7 @@ def reserved_cases(basis: Basis) -> Iterator[Case]:
         return
     for path, bits, changed in _reserved(message, question, basis):
         judged = judge(basis, changed)
-        if judged is None or not judged.accepted:
+        if judged is None or not (judged.accepted or (judged.usual and basis.continues)):
             continue
         yield basis.case(
             judged.question, "reserved", f"{path}-bit-{bits}", rules=[],

@@ -82,6 +82,8 @@ class Sight:
         vmm, convert = self.call.vmm, self.call.convert
         # The bound is on the ranges of pages that are not private: a question, or a call that changes facts, adds none.
         adds = self.call.query is None and (convert is None or self.adds_ranges)
+        # Taking a region back from the middle of others splits a range.
+        adds = adds or self.call.handle is not None
         # A list of runs that is too long for its place is beyond a limit too.
         adds = adds or (self.call.query is not None and self.call.query.runs is not None)
         found = {"done", "limit"} if adds else {"done"}

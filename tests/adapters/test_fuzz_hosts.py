@@ -56,20 +56,22 @@ _ONE_RECEIVER = (
 _TOGETHER = "several numbers have to agree so that no other rule is broken first"
 _ONE_PAGE = "the transmit buffer of these requests is a page"
 
-_WHICH_SET = "where structure or number cannot be read nobody can tell which SET it is, and `set` answers the same"
+_WHICH_SET = "where the number cannot be read nobody can tell which SET it is, and `set` answers the same"
 
 UNREACHABLE: dict[str, dict[str, str]] = {
-    "kvm-page-enc-bitmap": {"KVM-ENCBMAP-50": _WHICH_SET},
-    "kvm-shared-pages-list": {"KVM-SHLIST-32": _WHICH_SET, "KVM-SHLIST-41": _WHICH_SET},
+    "kvm-shared-pages-list": {"KVM-SHLIST-32": _WHICH_SET},
     "ffa-mem-share": {
         **{f"FFA-FRAG-{number:02}": _NO_HANDLE for number in range(8, 20)},
         **dict.fromkeys(("FFA-RECLAIM-02", "FFA-SHARE-52"), _NO_HANDLE),
         **{f"FFA-SHARE-{number}": _ONE_RECEIVER for number in (24, 25, 33, 34, 37)},
-        **dict.fromkeys(("FFA-SHARE-56", "FFA-SHARE-60", "FFA-SHARE-62"), _TOGETHER),
         "FFA-SHARE-09": _ONE_PAGE,
     },
 }
 """Rules that no call is answered by, by ABI, with the reason."""
+SELDOM: dict[str, dict[str, str]] = {
+    "ffa-mem-share": dict.fromkeys(("FFA-SHARE-56", "FFA-SHARE-60", "FFA-SHARE-61", "FFA-SHARE-62"), _TOGETHER),
+}
+"""Rules that a call is answered by now and then only, by ABI, with the reason."""
 
 
 class WatchedMemory(GuestMemory):
@@ -355,7 +357,7 @@ def test_an_aim_is_what_a_rule_looks_at() -> None:
 def test_a_host_answers_mutated_calls_legally_and_does_what_it_says(abi: str, chunk: int) -> None:
     fuzzer = Fuzzer(abi, chunk)
     fuzzer.run(CALLS // CHUNKS)
-    missed = {rule for rule, hits in fuzzer.hits.items() if hits < HITS // CHUNKS}
+    missed = {rule for rule, hits in fuzzer.hits.items() if hits < HITS // CHUNKS} - set(SELDOM.get(abi, {}))
     assert missed == set(UNREACHABLE.get(abi, {})), fuzzer.hits
     assert not any(fuzzer.hits[rule] for rule in missed), "reached, but too seldom"
     assert fuzzer.accepted >= CALLS // CHUNKS // 10
