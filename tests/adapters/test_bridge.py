@@ -68,7 +68,9 @@ def sequence(near: str, far: str, seed: str, count: int) -> list[tuple[int, int,
     fresh = "idempotence" in lost or not here.idempotent
     pages: dict[int, str] = {}
     out: list[tuple[int, int, PageState]] = []
-    while len(out) < count:
+    for _ in range(100 * count):
+        if len(out) == count:
+            break
         start = FIRST + choose.randrange(ROOM // granule) * granule
         length = choose.choice((1, 1, 2, 3, 8, 40)) * granule
         to = choose.choice(sorted(wanted))
@@ -81,6 +83,8 @@ def sequence(near: str, far: str, seed: str, count: int) -> list[tuple[int, int,
                 continue
         pages.update(dict.fromkeys(touched, to))
         out.append((start, length, PageState(to)))
+    # A pair that can only share, and each page once, may run out of pages before.
+    assert len(out) == count or (out and len(wanted) == 1)
     return out
 
 
