@@ -117,13 +117,13 @@ def _choices(
 
 
 def _meant_by(abi: Abi, transport: str, name: str | None) -> tuple[object, ...]:
-    """Return all of a resolved ABI that says what a request means before it is judged and answered."""
+    """Return all of a resolved ABI that says what a request means before it is judged, and how an answer is placed."""
     call = _call_of(abi, name)
     place = abi.transports[transport]
     return (
         abi.constants, abi.enums, abi.config, abi.messages[call.request], place.limits, place.shows_cpl,
         place.placements[call.request], call.request, call.define, call.convert, call.query,
-        call.handle, abi.handles,
+        call.handle, abi.handles, abi.messages.get(call.response or ""), place.placements.get(call.response or ""),
     )  # fmt: skip
 
 
@@ -190,7 +190,7 @@ class Request(Questioned):
                     for answer in self._mended(rule).answers(policies):
                         yield replace(answer, replayed=(rule.id, *answer.replayed))
                 else:
-                    yield self._refused(rule, policies)
+                    yield self._refused_at_once(rule, policies)
             return
         if self.call.convert is None and self.call.query is None:
             yield self._outcome("done", policies)
@@ -223,10 +223,19 @@ class Request(Questioned):
         again.facts = self.facts.copy()
         again.marks = list(self.marks)
         again.inject = None
+        again.shared = copy(self.shared)
+        again.shared.refused = {}  # its facts are others
         start, length = (value(rule.operands[key][0], self.names) for key in ("start", "length"))
         truth = bool(value(rule.operands["is"][0], self.names))
         again.facts.lay(rule.words["name"], start // PAGE, -(-(start + max(length, 0)) // PAGE), truth)
         return again
+
+    def _refused_at_once(self, rule: Rule, policies: Mapping[str, str]) -> Expected:
+        """Return the answer of a rule that is broken before anything is done: the same under all policies."""
+        known = self.shared.refused.get(id(rule))
+        if known is None:
+            known = self.shared.refused[id(rule)] = self._refused(rule, policies)
+        return replace(known, policies=dict(policies))
 
     def _refused(self, rule: Rule, policies: Mapping[str, str]) -> Expected:
         assert rule.answer is not None  # lint holds it: a rule that binds the host has an answer

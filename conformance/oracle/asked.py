@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hvabi.abi.calls import Call, Rule
     from hvabi.abi.model import Transport
     from hvabi.abi.specification import Abi
-    from hvabi.conformance.case import Inject, Pages, Ranges, Setup
+    from hvabi.conformance.case import Expected, Inject, Pages, Ranges, Setup
 
 PAGE = 4096
 _OF_STATE = ("in-state", "fact")
@@ -31,7 +31,8 @@ class Shared:
 
     `names` are those of the request as placed, the blocks that nobody can read, and the names as they can be read.
     `broken` has whether a rule is broken, by the rule's identity and the position of the element. Rules about state
-    are not among them: the state depends on what was done before.
+    are not among them: the state depends on what was done before. `refused` has the answers of rules that are broken
+    before anything is done, by the identity of the rule.
     """
 
     def __init__(self) -> None:
@@ -39,6 +40,7 @@ class Shared:
         self.broken: dict[tuple[int, int | None], bool] = {}
         self.elements: tuple[int, list[tuple[int, Any, Names]]] | None = None
         self.wanted: list[tuple[int, int, str | None, bool]] | None = None
+        self.refused: dict[int, Expected] = {}
 
 
 class Asked:
