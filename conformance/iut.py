@@ -75,6 +75,8 @@ class Session:
         except Unsupported as error:
             return {"id": ident, "unsupported": {"message": error.message}}
         except (HvAbiError, ModelError) as error:
+            if isinstance(error, HvAbiError) and error.code == "no-guest-role":  # of this revision
+                return {"id": ident, "unsupported": {"message": error.message}}
             return _error(ident, str(error))
 
     def _command(self, command: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,14 +99,14 @@ def test_decode_of_registers(target: str, tokens: list[str], options: list[str])
     check(["decode", *options, "--", target, *tokens], b"")
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=60, deadline=None)  # each is offered to every message of every ABI
 @given(abi=ABIS, data=st.one_of(st.binary(max_size=80), st.binary(min_size=4080, max_size=4100)), options=OPTIONS)
 def test_decode_of_bytes(abi: str, data: bytes, options: list[str]) -> None:
     check(["decode", *options, abi, "-"], data)
     check(["decode", *options, abi, "--raw", "-"], data)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)  # `explain` looks through all of them
 @given(words=st.lists(WORDS, max_size=5), command=st.sampled_from(["encode", "decode", "explain", "show", "list"]))
 def test_any_words(words: list[str], command: str) -> None:
     check([command, *words], b"")

@@ -57,6 +57,7 @@ ABIS = (
     "svsm-pvalidate",
     "tdx-map-gpa",
     "cca-ipa-state",
+    "ffa-mem-share",
     "pkvm-mem-share",
     "s390-uv-share",
     "pef-uv-share",

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -366,12 +367,15 @@ for line in peer.makefile():
 """
 
 
-def test_qemu_that_is_killed_half_way(kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_qemu_that_is_killed_half_way(
+    kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     """The case at which it went is a crash, the rest is not run, and nothing stays but the transcript that is named."""
     tool(tmp_path / "bin", "qemu-system-x86_64", "")
     (tmp_path / "bin/qemu-system-x86_64").write_text(DIES.format(python=sys.executable))
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    short = tempfile.mkdtemp(prefix="hv")  # a socket's path has a hundred bytes
+    request.addfinalizer(lambda: shutil.rmtree(short))
+    monkeypatch.setattr(tempfile, "tempdir", short)
     words = ("--unpacked", str(kernel), "--", "--case", "*.vmcall64.KVM-MAPGPA-11*")
     code, shown = run(*words, path=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     assert code == 1
@@ -379,5 +383,5 @@ def test_qemu_that_is_killed_half_way(kernel: Path, tmp_path: Path, monkeypatch:
     assert re.search(r"\d+ not run", shown)
     assert "Traceback" not in shown
     named = re.search(r"^transcript: (.+)$", shown, re.MULTILINE)[1]  # type: ignore[index]
-    assert [path.name for path in (tmp_path / "tmp").iterdir()] == [Path(named).parent.name]
+    assert [path.name for path in Path(short).iterdir()] == [Path(named).parent.name]
     assert Path(named).is_file()
