@@ -16,7 +16,7 @@ from hvabi.conformance.generate import cases
 from hvabi.conformance.generate.basis import Basis, basis_of
 from hvabi.conformance.generate.judged import judge
 from hvabi.conformance.generate.rules import bases
-from tests.conformance.case_ids import generated_ids, listed_ids
+from tests.conformance.case_ids import listed_ids
 
 if TYPE_CHECKING:
     from hvabi.abi.calls import Call
@@ -42,6 +42,11 @@ def all_spec() -> list[Case]:
     return [case for abi in SERVED for case in cases_of(abi)]
 
 
+WHOLE = pytest.mark.xdist_group("whole")
+"""For tests of all cases there are: in one process, as to make them takes most of a minute."""
+
+
+@pytest.fixture(scope="module")
 def everything() -> list[Case]:
     """Return the generated cases under every profile, and the regression collection."""
     found = list(every_case())
@@ -90,16 +95,19 @@ def test_ids_are_unique_and_of_the_permanent_form(abi: str) -> None:
             assert case.kind == "edge" or found["group"] == case.rules[0], case.id
 
 
-def test_the_ids_of_regressions_and_of_generated_cases_do_not_meet() -> None:
-    count = Counter(case.id for case in every_case())
-    assert [ident for ident, times in count.items() if times > 1] == []
+@WHOLE
+def test_the_ids_of_regressions_and_of_generated_cases_do_not_meet(everything: list[Case]) -> None:
+    told = {case.id for case in everything if case.kind == "regression"}
+    assert told
+    assert told.isdisjoint(case.id for case in everything if case.kind != "regression")
 
 
-def test_no_id_is_lost() -> None:
+@WHOLE
+def test_no_id_is_lost(everything: list[Case]) -> None:
     """See tests/conformance/case_ids.py for what to do about a difference."""
     listed = listed_ids()
     assert listed == sorted(set(listed))
-    now = set(generated_ids())
+    now = {case.id for case in everything if case.kind != "regression"}
     lost = [ident for ident in listed if ident not in now]
     assert lost == [], "removed or renamed; if it is meant: python -m tests.conformance.case_ids"
 
@@ -322,12 +330,14 @@ def test_right_requests_are_right(abi: str) -> None:
 # -- coverage ------------------------------------------------------------------------------------------------
 
 
-def test_no_must_is_without_a_case() -> None:
-    assert [row.rule for row in coverage(everything()) if row.missing] == []
+@WHOLE
+def test_no_must_is_without_a_case(everything: list[Case]) -> None:
+    assert [row.rule for row in coverage(everything) if row.missing] == []
 
 
-def test_a_must_whose_last_case_goes_away_is_missing() -> None:
-    whole = everything()
+@WHOLE
+def test_a_must_whose_last_case_goes_away_is_missing(everything: list[Case]) -> None:
+    whole = everything
     rows = coverage(whole)
     by_abi = {abi: [case for case in whole if case.abi == abi] for abi in SERVED}
     for row in rows:
