@@ -42,10 +42,6 @@ def all_spec() -> list[Case]:
     return [case for abi in SERVED for case in cases_of(abi)]
 
 
-WHOLE = pytest.mark.xdist_group("whole")
-"""For tests of all cases there are: in one process, as to make them takes most of a minute."""
-
-
 @pytest.fixture(scope="module")
 def everything() -> list[Case]:
     """Return the generated cases under every profile, and the regression collection."""
@@ -95,14 +91,12 @@ def test_ids_are_unique_and_of_the_permanent_form(abi: str) -> None:
             assert case.kind == "edge" or found["group"] == case.rules[0], case.id
 
 
-@WHOLE
 def test_the_ids_of_regressions_and_of_generated_cases_do_not_meet(everything: list[Case]) -> None:
     told = {case.id for case in everything if case.kind == "regression"}
     assert told
     assert told.isdisjoint(case.id for case in everything if case.kind != "regression")
 
 
-@WHOLE
 def test_no_id_is_lost(everything: list[Case]) -> None:
     """See tests/conformance/case_ids.py for what to do about a difference."""
     listed = listed_ids()
@@ -330,12 +324,10 @@ def test_right_requests_are_right(abi: str) -> None:
 # -- coverage ------------------------------------------------------------------------------------------------
 
 
-@WHOLE
 def test_no_must_is_without_a_case(everything: list[Case]) -> None:
     assert [row.rule for row in coverage(everything) if row.missing] == []
 
 
-@WHOLE
 def test_a_must_whose_last_case_goes_away_is_missing(everything: list[Case]) -> None:
     whole = everything
     rows = coverage(whole)
