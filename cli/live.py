@@ -12,7 +12,7 @@ import click
 from hvabi.cli import console
 from hvabi.cli.live_agent import agent
 from hvabi.cli.live_attributes import attributes
-from hvabi.cli.live_common import compared, conform_by, skipped, transcripts, version_of
+from hvabi.cli.live_common import conform_by, recorded, skipped, transcripts, version_of
 from hvabi.cli.live_pkvm import pkvm
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _runs(
 ) -> int:  # fmt: skip
     """Run the cases on every line; return the worst exit code."""
     from hvabi.evidence.live.kvm import ABI, profile_of
-    from hvabi.evidence.live.observations import Observed, from_transcripts, write
+    from hvabi.evidence.live.observations import Observed, from_transcripts
 
     console.say(f"Linux {release}, {how}")
     profile = profile_of(version_of(release))
@@ -159,12 +159,7 @@ def _runs(
         if worst > console.FOUND or not (observe or compare):
             return worst
         observed = Observed(kernel=release, how=how, abi=ABI, observations=from_transcripts(places))
-    if observe is not None:
-        write(observe, observed)
-        console.say(f"{len(observed.observations)} observations written to {observe}")
-    if compare is not None:
-        worst = max(worst, compared(compare, observed))
-    return worst
+    return max(worst, recorded(observed, observe, compare))
 
 
 command.add_command(attributes)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hvabi.cli import console
-from hvabi.cli.live_common import compared, conform_by, skipped, transcripts
+from hvabi.cli.live_common import conform_by, recorded, show_steps, skipped, transcripts, with_steps
 
 if TYPE_CHECKING:
     from hvabi.evidence.live.kernels import Kernel
@@ -79,7 +79,7 @@ def _runs(
 ) -> int:
     """Run the cases and the scenarios; return the worst exit code."""
     from hvabi.evidence.live.attributes import ABI, HOW, profile_of
-    from hvabi.evidence.live.observations import Observed, from_transcripts, write
+    from hvabi.evidence.live.observations import from_transcripts
 
     profile = profile_of(kernel.version)
     with transcripts() as (folder, codes):
@@ -96,17 +96,8 @@ def _runs(
     if rows is None:
         return console.FOUND
     worst = max(worst, console.FOUND if any(row.differs for row in rows) else console.GOOD)
-    steps = tuple(row.observation for row in rows)
-    observed = Observed(
-        kernel=kernel.release, how=HOW, abi=ABI,
-        observations=tuple(sorted((*found, *steps), key=lambda item: item.request)),
-    )  # fmt: skip
-    if observe is not None:
-        write(observe, observed)
-        console.say(f"{len(observed.observations)} observations written to {observe}")
-    if compare is not None:
-        worst = max(worst, compared(compare, observed))
-    return worst
+    observed = with_steps(found, rows, kernel=kernel.release, how=HOW, abi=ABI)
+    return max(worst, recorded(observed, observe, compare))
 
 
 def _scenarios(kernel: Kernel, machine: Machine, progress: Any) -> Any:
@@ -126,11 +117,5 @@ def _scenarios(kernel: Kernel, machine: Machine, progress: Any) -> Any:
     except LiveError as error:
         console.fail(f"{error.message}; the machine's last words: {machine.tail()[-400:]}")
         return None
-    for row in rows:
-        if row.differs:
-            console.say(f"differs: {row.observation.request}")
-            console.say(f"  KVM:   {row.observation.found}")
-            console.say(f"  model: {row.wanted}")
-    differ = sum(row.differs for row in rows)
-    console.say(f"{len(SCENARIOS)} scenarios, {len(rows)} steps on KVM and on the model: {differ} differ")
+    show_steps(rows, len(SCENARIOS), "KVM", "model")
     return rows

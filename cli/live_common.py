@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hvabi.cli import console
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from hvabi.evidence.live.errors import LiveError
 
@@ -72,3 +72,32 @@ def compared(path: Path, observed: Any) -> int:
         f"{gone} only in the file, {new} only in this run"
     )
     return console.FOUND if differ else console.GOOD
+
+
+def recorded(observed: Any, observe: Path | None, compare: Path | None) -> int:
+    """Write what was answered into a file, and compare it with one, where these are asked for."""
+    from hvabi.evidence.live.observations import write
+
+    if observe is not None:
+        write(observe, observed)
+        console.say(f"{len(observed.observations)} observations written to {observe}")
+    return compared(compare, observed) if compare is not None else console.GOOD
+
+
+def with_steps(found: Iterable[Any], rows: Iterable[Any], **about: str) -> Any:
+    """Return the observations of cases and of steps together, by request; `about` is the kernel, how, and the ABI."""
+    from hvabi.evidence.live.observations import Observed
+
+    every = (*found, *(row.observation for row in rows))
+    return Observed(observations=tuple(sorted(every, key=lambda item: item.request)), **about)
+
+
+def show_steps(rows: Sequence[Any], scenarios: int, real: str, model: str) -> None:
+    """Show the steps whose answers by the real one and by the model differ, and how many there are."""
+    for row in rows:
+        if row.differs:
+            console.say(f"differs: {row.observation.request}")
+            console.say(f"  {real + ':':<6} {row.observation.found}")
+            console.say(f"  model: {row.wanted}")
+    differ = sum(row.differs for row in rows)
+    console.say(f"{scenarios} scenarios, {len(rows)} steps on {real} and on the {model}: {differ} differ")

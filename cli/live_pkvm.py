@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hvabi.cli import console
-from hvabi.cli.live_common import compared, conform_by, skipped, transcripts
+from hvabi.cli.live_common import conform_by, recorded, show_steps, skipped, transcripts, with_steps
 
 if TYPE_CHECKING:
     from hvabi.evidence.live.kernels import Kernel
@@ -77,7 +77,7 @@ def _runs(
     kernel: Kernel, machine: Machine, words: tuple[str, ...], observe: Path | None, compare: Path | None, progress: Any
 ) -> int:
     """Run the cases and the steps; return the worst exit code."""
-    from hvabi.evidence.live.observations import Observed, from_transcripts, write
+    from hvabi.evidence.live.observations import from_transcripts
     from hvabi.evidence.live.pkvm import ABI, HOW, REVISION, profile_of, served
 
     profile = profile_of(kernel.version)
@@ -95,17 +95,8 @@ def _runs(
     if rows is None:
         return console.FOUND
     worst = max(worst, console.FOUND if any(row.differs for row in rows) else console.GOOD)
-    steps = tuple(row.observation for row in rows)
-    observed = Observed(
-        kernel=kernel.release, how=HOW, abi=ABI,
-        observations=tuple(sorted((*found, *steps), key=lambda item: item.request)),
-    )  # fmt: skip
-    if observe is not None:
-        write(observe, observed)
-        console.say(f"{len(observed.observations)} observations written to {observe}")
-    if compare is not None:
-        worst = max(worst, compared(compare, observed))
-    return worst
+    observed = with_steps(found, rows, kernel=kernel.release, how=HOW, abi=ABI)
+    return max(worst, recorded(observed, observe, compare))
 
 
 def _steps(machine: Machine, profile: str | None, progress: Any) -> Any:
@@ -124,11 +115,5 @@ def _steps(machine: Machine, profile: str | None, progress: Any) -> Any:
     except LiveError as error:
         console.fail(f"{error.message}; the machine's last words: {machine.tail()[-400:]}")
         return None
-    for row in rows:
-        if row.differs:
-            console.say(f"differs: {row.observation.request}")
-            console.say(f"  pKVM:  {row.observation.found}")
-            console.say(f"  model: {row.wanted}")
-    differ = sum(row.differs for row in rows)
-    console.say(f"{len(STEPS)} scenarios, {len(rows)} steps on pKVM and on the bundled host: {differ} differ")
+    show_steps(rows, len(STEPS), "pKVM", "bundled host")
     return rows
