@@ -13,7 +13,8 @@ import tempfile
 import atheris
 
 with atheris.instrument_imports(include=["hvabi"]):
-    from tests.entry_points import CORPUS, ENTRIES, LONGEST, take
+    from tests.entry import CORPUS, LONGEST, take
+    from tests.entry_points import ENTRIES
 
 
 def main() -> None:

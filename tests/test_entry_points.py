@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.entry_points import CORPUS, ENTRIES, Entry, Finding, corpus, fuzz, mutated, take
+from tests.entry import CORPUS, LONGEST, Entry, Finding, Mutator, corpus, fuzz, take
+from tests.entry_points import ENTRIES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SHORT = 300
+SHORT = 200
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -47,11 +48,23 @@ def test_the_fuzzer_finds_what_is_planted() -> None:
 
 
 def test_mutations_are_different_and_the_same_for_a_seed() -> None:
-    seeds = [b"abcdefgh" * 4, b"0123456789"]
-    first, again = Random(3), Random(3)
-    found = [mutated(first, seeds, (b"word",)) for _ in range(200)]
-    assert found == [mutated(again, seeds, (b"word",)) for _ in range(200)]
-    assert len(set(found)) > 150
+    seeds = [b"abcdefgh: 4\n  ij: 5\n", b"0123456789\n" * 3, b""]
+    for text in (False, True):
+        first, again = (Mutator(Random(3), seeds, (b"word",), text=text) for _ in range(2))
+        found = [first() for _ in range(200)]
+        assert found == [again() for _ in range(200)]
+        assert len(set(found)) > 120
+        assert max(map(len, found)) <= LONGEST
+
+
+def test_mutations_of_text_change_words_and_lines() -> None:
+    seeds = [b"one: 1\n  two: 2\nthree: 3\n"]
+    mutated = Mutator(Random(1), seeds, text=True)
+    found = {mutated() for _ in range(3000)}
+    assert b"  two: 2\none: 1\nthree: 3\n" in found
+    assert b"one: 1\nthree: 3\n" in found
+    assert b"one: 1\n  three: 2\nthree: 3\n" in found
+    assert b"one: 1\n    two: 2\nthree: 3\n" in found
 
 
 @pytest.mark.slow
@@ -130,11 +143,12 @@ def test_nothing_writes_a_file_any_other_way() -> None:
 
 def soak(count: int) -> None:
     """Answer mixed calls, right and mutated, on the same hosts; what is held afterwards is what was held before."""
-    entry, rng, seeds = ENTRIES["adapter"], Random(5), corpus("adapter")
+    entry = ENTRIES["adapter"]
+    mutated = Mutator(Random(5), corpus("adapter"), entry.words)
 
     def some(calls: int) -> None:
         for _ in range(calls):
-            take(entry, mutated(rng, seeds, entry.words))
+            take(entry, mutated())
 
     some(2000)  # caches fill, code is written
     gc.collect()
