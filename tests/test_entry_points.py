@@ -7,15 +7,11 @@ import subprocess
 import sys
 import tracemalloc
 from random import Random
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.entry import CORPUS, LONGEST, Entry, Finding, Mutator, corpus, fuzz, take
 from tests.entry_points import ENTRIES
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SHORT = 200
 
@@ -80,62 +76,6 @@ def test_by_coverage() -> None:
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert "Done 200" in ran.stderr
-
-
-# -- writers --------------------------------------------------------------------------------------------------------
-
-WRITER = """
-import sys
-from hvabi.abi.whole_file import writing_whole
-print("ready", flush=True)
-sys.stdin.readline()
-for turn in range(10**6):
-    with writing_whole(sys.argv[1]) as stream:
-        for part in range(64):
-            stream.write(bytes([turn % 251]) * 4096)
-"""
-
-
-def test_a_writer_that_is_killed_leaves_a_whole_file(tmp_path: Path) -> None:
-    rng = Random(1)
-    place = tmp_path / "file"
-    for _ in range(6):
-        with subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as writer:
-            assert writer.stdin is not None
-            assert writer.stdout is not None
-            writer.stdout.readline()
-            writer.stdin.write(b"\n")
-            writer.stdin.flush()
-            with pytest.raises(subprocess.TimeoutExpired):
-                writer.wait(0.02 + rng.random() * 0.2)
-            writer.kill()
-        if place.exists():
-            data = place.read_bytes()
-            assert (len(data), len(set(data))) == (64 * 4096, 1), "a mixture of two, or a part of one"
-    assert place.exists()
-
-
-SIGNS = ("write_text(", "write_bytes(", 'open("w', 'open("a', "os.fdopen(")
-
-
-def test_nothing_writes_a_file_any_other_way() -> None:
-    """What people keep is written as a whole. The rest is named here, with what it is."""
-    streams = {
-        "cli/replay.py": "--follow is read along, line by line",
-        "conformance/transcript.py": "line by line: a run that was killed shows how far it came",
-        "publish/folder.py": "a folder that takes its name when it is whole",
-        "abi/whole_file.py": "the way itself",
-    }
-    root = CORPUS.parents[2]
-    found = set()
-    for top in ("abi", "adapters", "backend", "cli", "conformance", "publish", "traces"):
-        for path in (root / top).rglob("*.py"):
-            text = path.read_text(encoding="utf-8")
-            if any(sign in text for sign in SIGNS):
-                found.add(path.relative_to(root).as_posix())
-    assert found == streams.keys(), found ^ streams.keys()
 
 
 # -- soak -----------------------------------------------------------------------------------------------------------

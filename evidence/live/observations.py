@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import UsageError
+from hvabi.abi.whole_file import write_whole
 from hvabi.conformance.frame import PREFIX
 from hvabi.conformance.transcript import read_transcript
 
@@ -183,9 +184,7 @@ def write(path: Path, observed: Observed) -> None:
     lines = [json.dumps(head)]
     for item in observed.observations:
         lines.append(f'{{"request":{item.request},"answers":[{",".join(item.answers)}]}}')
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, "\n".join(lines) + "\n")
 
 
 def read(path: Path) -> Observed:
