@@ -150,17 +150,24 @@ class Finding(AssertionError):
 
 def take(entry: Entry, data: bytes) -> bool:
     """Give an input to an entry point; tell whether it was accepted. Raises `Finding`."""
-    begun = time.process_time()
-    accepted = True
+    begun = time.perf_counter()
+    accepted = _take(entry, data)
+    if time.perf_counter() - begun > SECONDS:  # perhaps the machine was busy; the other clock takes long to ask
+        processor = time.process_time()
+        _take(entry, data)
+        if time.process_time() - processor > SECONDS:
+            raise Finding(f"{entry.name}: {time.process_time() - processor:.1f} s for {data!r}")
+    return accepted
+
+
+def _take(entry: Entry, data: bytes) -> bool:
     try:
         entry.take(data)
     except entry.errors:
-        accepted = False
+        return False
     except Exception as error:
         raise Finding(f"{entry.name}: {type(error).__name__}: {error} for {data!r}") from error
-    if time.process_time() - begun > SECONDS:
-        raise Finding(f"{entry.name}: {time.process_time() - begun:.1f} s for {data!r}")
-    return accepted
+    return True
 
 
 def peak() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+import time
 import tracemalloc
 from random import Random
 
@@ -41,6 +42,19 @@ def test_the_fuzzer_finds_what_is_planted() -> None:
         raise ValueError("no")
 
     assert take(Entry(name="a", take=refuses, errors=(ValueError,)), b"") is False
+
+
+def test_the_fuzzer_finds_what_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.entry.SECONDS", 0.05)
+
+    def slow(data: bytes) -> None:
+        end = time.process_time() + 0.1
+        while time.process_time() < end:
+            pass
+
+    with pytest.raises(Finding, match=r"0\.1 s"):
+        take(Entry(name="a", take=slow, errors=()), b"")
+    assert take(Entry(name="a", take=lambda _: time.sleep(0.1), errors=()), b"")  # as where the machine is busy
 
 
 def test_mutations_are_different_and_the_same_for_a_seed() -> None:
