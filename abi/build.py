@@ -35,7 +35,7 @@ from hvabi.abi.model import (
 from hvabi.abi.specification import Abi, ConfigKey, Example, Handles, Policy, Profile, Revision, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from hvabi.abi.expr import Expr
 
@@ -199,10 +199,26 @@ class Builder:
             is_list="list" in data,
             count=self.optional(data, "count", pointer),
             chosen_by_host=data.get("chosen-by") == "host",
+            others=self.others(data.get("others", ()), (*pointer, "others")),
             guard=self.guard(data),
             pointer=pointer,
             **place,
         )
+
+    def others(self, items: Iterable[Any], pointer: Pointer) -> tuple[tuple[int, int], ...]:
+        """Read the numbers of other calls: enums, single numbers, and first and last number of a range."""
+        found: list[tuple[int, int]] = []
+        for position, item in enumerate(items):
+            match item:
+                case str() if item not in self.enums:
+                    raise BuildError(f"there is no enum `{item}`", (*pointer, position), code="unknown-enum")
+                case str():
+                    found += [(value.value, value.value) for value in self.enums[item].values.values()]
+                case int():
+                    found.append((item, item))
+                case _:
+                    found.append((item[0], item[1]))
+        return tuple(found)
 
     def defaults(self, data: Data, pointer: Pointer) -> tuple[Expr | None, tuple[Default, ...]]:
         """Read ``default:``: one EXPR, or one for each revision; of those the first stands until one is chosen."""
