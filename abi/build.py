@@ -209,15 +209,14 @@ class Builder:
         """Read the numbers of other calls: enums, single numbers, and first and last number of a range."""
         found: list[tuple[int, int]] = []
         for position, item in enumerate(items):
-            match item:
-                case str() if item not in self.enums:
-                    raise BuildError(f"there is no enum `{item}`", (*pointer, position), code="unknown-enum")
-                case str():
-                    found += [(value.value, value.value) for value in self.enums[item].values.values()]
-                case int():
-                    found.append((item, item))
-                case _:
-                    found.append((item[0], item[1]))
+            if isinstance(item, list):
+                first, last = (self.literal(end, (*pointer, position, n)) for n, end in enumerate(item))
+                found.append((first, last))
+            elif item in self.enums:
+                found += [(value.value, value.value) for value in self.enums[item].values.values()]
+            else:
+                number = self.literal(item, (*pointer, position))
+                found.append((number, number))
         return tuple(found)
 
     def defaults(self, data: Data, pointer: Pointer) -> tuple[Expr | None, tuple[Default, ...]]:

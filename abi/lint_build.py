@@ -99,12 +99,6 @@ class TolerantBuilder(Builder):
                 near(data["enum"], self.enums),
             )
             del data["enum"]
-        for number, item in enumerate(data.get("others", ())):
-            if isinstance(item, str) and item not in self.enums:
-                where = (*pointer, "others", number)
-                self.report.error(where, "unknown-enum", f"there is no enum `{item}`", near(item, self.enums))
-        if "others" in data:
-            data["others"] = [one for one in data["others"] if not isinstance(one, str) or one in self.enums]
         kind = str(data.get("list", ""))
         if _PLAIN_LIST.match(kind) and kind not in {"u8", "u16", "u32", "u64", "u128"}:
             self.report.error(
