@@ -7,6 +7,7 @@ place; `hvabi.abi.lint` turns these into diagnostics with line and column.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi import expr as expressions
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 Data = dict[str, Any]
 
+_parse = lru_cache(maxsize=4096)(expressions.parse)  # two thirds of all expressions stand somewhere else too
+
 _ISA_ENDIAN = {"s390x": "big"}
 
 
@@ -62,7 +65,7 @@ class Builder:
         """Parse an EXPR: an integer or a string."""
         try:
             text = str(value).lower() if isinstance(value, bool) else str(value)
-            return expressions.parse(text)
+            return _parse(text)
         except ExprError as error:
             raise BuildError(error.message, pointer, code=error.code, hint=error.hint) from error
 
