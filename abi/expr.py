@@ -129,6 +129,9 @@ def compile(expr: Expr, want: Want = "any") -> Callable[[Env], Any]:
         ExprError: at once, when the tree is too high or malformed; from the function, when evaluation fails.
 
     """
+    if type(expr) is Int and want != "bool":
+        literal = expr.value
+        return lambda env: literal
     if depth(expr) > MAX_DEPTH:
         raise ExprError("expr-too-deep", f"the expression is more than {MAX_DEPTH} levels high")
     source, parts = generate(expr, want)

@@ -12,13 +12,14 @@ import click
 from hvabi.cli import console
 from hvabi.cli.live_agent import agent
 from hvabi.cli.live_attributes import attributes
-from hvabi.cli.live_common import conform_by, recorded, skipped, transcripts, version_of
+from hvabi.cli.live_common import judged_by, recorded, show_verdicts, skipped, transcripts, version_of
 from hvabi.cli.live_pkvm import pkvm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from hvabi.evidence.live.kernels import Kernel, Store
+    from hvabi.evidence.live.verdicts import Results
 
 EPILOG = """\b
 Examples:
@@ -30,10 +31,12 @@ Examples:
 
 Issues every generated case of kvm-map-gpa-range as a real hypercall to Linux's own KVM, and judges what the guest sees
 and what reaches user space. A /dev/kvm that answers three known calls is used as it is; else a kernel of Debian is
-booted in QEMU, without hardware virtualisation. Words behind -- go to hvabi conform.
+booted in QEMU, without hardware virtualisation. Words behind -- go to hvabi conform; without any, the verdicts are
+compared with those of the bundled host adapter, case by case.
 What kernels of Debian have answered so far is in tests/data/live.
 
-Exit codes: 0 good, 1 something was found, 2 used wrongly, 4 skipped, because neither is possible here.
+Exit codes: 0 good and the same, 1 something was found or is not the same, 2 used wrongly, 4 skipped, because neither
+is possible here.
 """
 
 HOW = {
@@ -145,20 +148,31 @@ def _runs(
     console.say(f"Linux {release}, {how}")
     profile = profile_of(version_of(release))
     with transcripts() as (folder, codes):
-        places = []
+        places: list[Path] = []
+        found: list[tuple[str, Results]] = []
+
+        def judge(connector: str, name: str, transports: list[str]) -> tuple[int, Results]:
+            options = [ABI, "--iut", connector, "--role", "host", "--exits", "--timeout", "30"]
+            options += ["--transcript", str(folder / f"{name}.transcript")]
+            options += ["--profile", profile] if profile else []
+            options += [word for transport in transports for word in ("--transport", transport)]
+            return judged_by([*options, *words], folder / f"{name}.json")
+
         for number, (mode, connector) in enumerate(lines):
             places.append(folder / f"{mode}.transcript")
-            transports = ["vmcall64", "vmcall32"] if number == 0 else ["vmcall32"]
-            codes.append(conform_by([
-                ABI, "--iut", connector, "--role", "host", "--exits", "--transcript", str(places[-1]),
-                "--timeout", "30",
-                *(word for name in transports for word in ("--transport", name)),
-                *(("--profile", profile) if profile else ()), *words,
-            ]))  # fmt: skip
-        worst = max(codes)
-        if worst > console.FOUND or not (observe or compare):
-            return worst
+            code, rows = judge(connector, mode, ["vmcall64", "vmcall32"] if number == 0 else ["vmcall32"])
+            codes.append(code)
+            found.append((f"KVM ({mode})", rows))
+        if max(codes) > console.FOUND:
+            return max(codes)
+        if not words:
+            console.say("The bundled host adapter, the same cases")
+            code, bundled = judge("builtin", "bundled", ["vmcall64", "vmcall32"])
+            codes += [code, *(show_verdicts(what, rows, bundled) for what, rows in found)]
+        if not (observe or compare):
+            return max(codes)
         observed = Observed(kernel=release, how=how, abi=ABI, observations=from_transcripts(places))
+        worst = max(codes)
     return max(worst, recorded(observed, observe, compare))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from hvabi.evidence.live.errors import LiveError
+    from hvabi.evidence.live.verdicts import Results
 
 
 def skipped(error: LiveError) -> int:
@@ -37,6 +39,27 @@ def conform_by(words: list[str]) -> int:
     with conform.make_context("hvabi conform", ["--passing-files", *words]) as ctx:
         code: int = conform.invoke(ctx)
     return code
+
+
+def judged_by(words: list[str], report: Path) -> tuple[int, Results]:
+    """Run ``hvabi conform``; return its exit code and its results, none where it wrote its report elsewhere."""
+    code = conform_by(["--json", str(report), *words])
+    rows: Results = json.loads(report.read_text(encoding="utf-8"))["results"] if report.exists() else []
+    return code, rows
+
+
+def show_verdicts(what: str, real: Results, bundled: Results) -> int:
+    """Show where verdicts differ from those of the bundled host adapter; return the exit code that they are worth."""
+    from hvabi.evidence.live.verdicts import differences
+
+    if not bundled:
+        console.note("the verdicts are not compared: --json wrote them into a file of yours")
+        return console.GOOD
+    count, differ = differences(real, bundled)
+    for difference in differ:
+        console.say(f"differs: {what} {difference}")
+    console.say(f"{what} and bundled adapter: {count} cases ran in both, {len(differ)} with another verdict")
+    return console.FOUND if not count or any(difference.bad for difference in differ) else console.GOOD
 
 
 @contextlib.contextmanager

@@ -56,9 +56,12 @@ def write_vectors(directory: Path | str, cases: Iterable[Case], form: Form = "js
     folder.mkdir(parents=True, exist_ok=True)
     old = names(folder)
     for name, text in texts.items():
-        write_whole(folder / name, text)
+        if name != MANIFEST:
+            write_whole(folder / name, text)
+    # Before the manifest forgets them: else nobody would remove them after a kill in between.
     for name in sorted(old - set(texts)):
         (folder / name).unlink(missing_ok=True)
+    write_whole(folder / MANIFEST, texts[MANIFEST])
     manifest: dict[str, Any] = json.loads(texts[MANIFEST])
     return manifest
 

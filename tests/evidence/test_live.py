@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -179,7 +180,19 @@ def test_real_mode_has_no_privilege(program: ModuleType) -> None:
 
 
 def test_a_probe_that_works_and_one_that_lies(program: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "99" in program.probe(live.parameters(None, "prot32"))  # this KVM takes every number for its own
+    parameters = live.parameters(None, "prot32")
+    assert "99" in program.probe(parameters)  # this KVM takes every number for its own
+
+    class Right(PlayedGuest):
+        def run(self, seconds: int = 10) -> bytes | None:
+            if self.regs["rax"] == 99:
+                self.regs["rax"] = 2**64 - 1000
+                return None
+            return super().run(seconds)
+
+    monkeypatch.setattr(program.vcpu, "Guest", Right)
+    assert program.probe(parameters) is None
+    monkeypatch.setattr(program.vcpu, "Guest", PlayedGuest)
     monkeypatch.setattr(PlayedGuest, "run", lambda self, seconds=10: None)
     assert "answered" in program.probe(live.parameters(None, "prot32"))
 
@@ -337,6 +350,102 @@ def test_a_transcript_that_is_named_is_there(tmp_path: Path, monkeypatch: pytest
     assert (code, len(named)) == ((0, 0) if good else (1, 1))
     assert all(Path(name).stat().st_size > 100 for name in named)
     assert bool(leftovers()) is not good
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["good", "liar"])
+def test_verdicts_are_compared_with_the_bundled_adapter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, good: bool
+) -> None:
+    liar = tmp_path / "liar"
+    liar.write_text(LIAR.format(python=sys.executable))
+    liar.chmod(0o755)
+    monkeypatch.setattr("hvabi.cli.live._place", lambda *_, **__: Played("builtin" if good else f"cmd:{liar}"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code, shown = run()
+    ran = re.search(r"^KVM \(prot32\) and bundled adapter: (\d+) cases ran in both, (\d+) with", shown, re.MULTILINE)
+    assert ran is not None, shown
+    both, differ = map(int, ran.groups())
+    assert both >= 20  # of a run in which everything fails no more are tried
+    if good:
+        assert (code, differ, both > 100) == (0, 0, True)
+    else:
+        assert (code, both) == (1, differ)
+        assert shown.count("differs: KVM (prot32) kvm-map-gpa-range@v1.host.") == differ
+
+
+# -- the machine's own /dev/kvm, played ----------------------------------------------------------------------------
+
+
+PROBED = """#!{python} -S
+import sys, time
+if "--probe" in sys.argv:
+    {probe}
+"""
+
+
+@pytest.fixture
+def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Put a program in the place of the one that opens /dev/kvm; what it does when it is asked to probe is given."""
+
+    def place(probe: str) -> None:
+        program = tmp_path / "own"
+        program.write_text(PROBED.format(python=sys.executable, probe=probe) + LIAR.split("\n", 1)[1].format())
+        program.chmod(0o755)
+
+        @contextlib.contextmanager
+        def native(version: tuple[int, int] | None, mode: str) -> Any:
+            asked.append((version, mode))
+            yield [str(program)]
+
+        monkeypatch.setattr(live, "native", native)
+        monkeypatch.setattr(live, "DEVICE", tmp_path / "own")
+
+    asked: list[Any] = []
+    place.asked = asked  # type: ignore[attr-defined]  # for the tests
+    return place
+
+
+def test_a_kvm_that_answers_is_used(device: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe's success leads to the machine's own KVM: no apt, no QEMU, one program for each 32-bit mode."""
+    device("sys.exit(0)")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("hvabi.evidence.live.machine.Machine", None)  # would be an error
+    release = "6.12.7-own"
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "x", release, "1", "x86_64")))
+    words = ["live", "kvm", "--mode32", "all", "--", "--case", "*.done.*"]
+    result = CliRunner().invoke(cli, words, env={"PATH": ""}, prog_name="hvabi")
+    assert f"Linux {release}, the machine's own /dev/kvm" in result.output
+    assert device.asked == [(None, "prot32"), *(((6, 12), mode) for mode in live.MODES_32)]
+    assert result.output.count("Conformance test: ") == 3
+    assert result.exit_code == 1  # the program there answers wrongly on purpose
+
+
+@pytest.mark.parametrize(
+    ("probe", "words"),
+    [
+        ('print("call 99 was answered 0x0"); sys.exit(1)', "/dev/kvm is not usable: call 99 was answered 0x0"),
+        ("sys.exit(3)", "/dev/kvm is not usable: exit code 3"),
+        ("time.sleep(60)", "/dev/kvm did not answer within 1 s"),
+    ],
+    ids=["wrong", "silent", "hangs"],
+)
+def test_a_kvm_that_does_not_answer_is_told_of(
+    device: Any, kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probe: str, words: str
+) -> None:
+    device(probe)
+    monkeypatch.setattr(live, "_PROBE_SECONDS", 1)
+    assert live.native_reason() == words
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setattr("hvabi.evidence.live.kernels.Store.kernel", lambda *_: unpacked(kernel))
+    result = CliRunner().invoke(cli, ["live", "kvm"], env={"PATH": str(tmp_path / "bin")}, prog_name="hvabi")
+    assert f"{words}: a kernel is booted instead" in result.output
+    assert "skipped, because qemu-system-x86_64 is not installed" in result.output
+    assert result.exit_code == 4
+
+
+def test_a_machine_without_kvm_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "DEVICE", tmp_path / "none")
+    assert live.native_reason() == "there is no /dev/kvm"
 
 
 DIES = """#!{python} -S
