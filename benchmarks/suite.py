@@ -31,7 +31,7 @@ GROUPS = {
 
 WHY = {
     "the boot of 19,479 calls from text": (
-        "of a call's time a fifth is reading its line, a third the conversion, echoes and counts, the rest flips, pools,"
+        "a fifth of the time is reading lines, a third conversions, echoes and counts, the rest flips, pools,"
         " rates and pictures, call by call in Python; the parse reads four integers out of bytes that are ready"
     ),
     "range map, 60 ranges: faster than intervaltree": (
