@@ -376,32 +376,43 @@ def test_verdicts_are_compared_with_the_bundled_adapter(
         assert shown.count("differs: KVM (prot32) kvm-map-gpa-range@v1.host.") == differ
 
 
-HANGS = SAYS.format("HVABI READY 9.9")
+HANGS = """#!{python} -S
+import os, re, socket, sys, time
+words = " ".join(sys.argv)
+server = socket.socket(socket.AF_UNIX)
+server.bind(re.search(r"path=([^, ]+)", words)[1])
+server.listen()
+with open(re.search(r"file:(\\S+)", words)[1], "w") as console:
+    console.write("HVABI READY 9.9\\n")
+server.accept()[0].recv(1)
+with open({pid!r}, "w") as file:
+    file.write(str(os.getpid()))
+time.sleep(60)
+"""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
 def test_a_command_that_is_ended_takes_its_machine_along(
     kernel: Path, tmp_path: Path, request: pytest.FixtureRequest, number: signal.Signals
 ) -> None:
-    tool(tmp_path / "bin", "qemu-system-x86_64", f"echo $$ > {tmp_path}/pid; {HANGS}")
+    """While a case waits for its answer."""
+    tool(tmp_path / "bin", "qemu-system-x86_64", "")
+    pid = tmp_path / "pid"
+    (tmp_path / "bin/qemu-system-x86_64").write_text(HANGS.format(python=sys.executable, pid=str(pid)))
     short = Path(tempfile.mkdtemp(prefix="hv"))
     request.addfinalizer(lambda: shutil.rmtree(short))
     words = [sys.executable, "-m", "hvabi.cli.main", "live", "kvm", "--no-native", "--unpacked", str(kernel)]
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "TMPDIR": str(short)}
-    with subprocess.Popen(
-        [sys.executable, "-m", "hvabi.cli.main", *words],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ) as process:
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         assert process.stdout is not None
-        head = process.stdout.readline()
-        assert b"Linux 9.9" in head, head + process.stdout.read()
+        end = time.monotonic() + 20
+        while not pid.is_file() and time.monotonic() < end:
+            time.sleep(0.02)
         process.send_signal(number)
         process.stdout.read()
     killed = number == signal.SIGKILL  # then nobody can delete files, but what keeps QEMU still ends it
     assert process.returncode == (-number if killed else 128 + number)
-    qemu, end = int((tmp_path / "pid").read_text()), time.monotonic() + 20
+    qemu, end = int(pid.read_text()), time.monotonic() + 20
     while Path("/proc", str(qemu)).exists() and time.monotonic() < end:
         time.sleep(0.02)
     assert not Path("/proc", str(qemu)).exists()
