@@ -27,6 +27,8 @@ MORE_SPECS = "HVABI_SPEC"
 """Environment variable: a folder with more specification files, ``<abi>.yaml``, served like the bundled ones."""
 VENDORS = ("common", "kvm", "amd", "intel", "microsoft", "arm", "ibm", "riscv")
 """Folders of the specification files, in the order in which they are listed."""
+MAX_KEPT = 256
+"""Codecs of a specification that are kept for another time; a configuration of its own needs codecs of its own."""
 
 
 @lru_cache(maxsize=1)
@@ -117,6 +119,13 @@ def bundled(abi: str) -> Abi:
     return read_abi(found)
 
 
+def _keep(kept: dict[Any, Any], key: object, value: object) -> None:
+    """Keep a value; what was kept goes where there is too much of it. One step, so that threads need no lock."""
+    if len(kept) >= MAX_KEPT:
+        kept.clear()
+    kept[key] = value
+
+
 @dataclass(frozen=True, eq=False)
 class Spec:
     """An ABI as one revision under one profile: codecs of its messages and layouts."""
@@ -164,9 +173,11 @@ class Spec:
     def names(self, transport: Transport, config: Mapping[str, int]) -> Mapping[str, Any]:
         """Return the names of expressions that stay the same under a whole configuration; made once."""
         key = (transport.name, *config.items())
-        if key not in self._names:
-            self._names[key] = MappingProxyType(static_names(self.abi, transport, config))
-        return self._names[key]
+        found = self._names.get(key)
+        if found is None:
+            found = MappingProxyType(static_names(self.abi, transport, config))
+            _keep(self._names, key, found)
+        return found
 
     def message(
         self,
@@ -180,9 +191,11 @@ class Spec:
         Raises `UsageError` ``unknown-message``, ``unknown-transport`` or ``no-placement``.
         """
         key = (name, transport, *sorted((config or {}).items()))
-        if key not in self._codecs:
-            self._codecs[key] = self._message(name, transport, config)
-        return self._codecs[key]
+        found = self._codecs.get(key)
+        if found is None:
+            found = self._message(name, transport, config)
+            _keep(self._codecs, key, found)
+        return found
 
     def _message(self, name: str, transport: str | None, config: Mapping[str, int] | None) -> MessageCodec:
         if name not in self.abi.messages:

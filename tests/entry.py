@@ -7,6 +7,7 @@ keeps the inputs that runs begin with, findings of earlier runs among them.
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import tempfile
@@ -50,7 +51,8 @@ class Entry:
 
 @cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="hvabi-fuzz-")
+    memory = "/dev/shm"  # a disk waits at every file that is written again
+    return tempfile.TemporaryDirectory(prefix="hvabi-fuzz-", dir=memory if os.access(memory, os.W_OK) else None)
 
 
 def as_file(data: bytes, name: str = "input") -> Path:

@@ -183,7 +183,7 @@ def _traces(data: bytes) -> None:
     if len(data) % 4 == 0:
         again = replay_sources([("fuzz", io.BytesIO(written.getvalue().encode()))])
         assert again.calls == summary.calls
-    if len(data) % 8 == 0:  # a picture takes longer than all else
+    if len(data) % 32 == 0:  # a picture takes longer than all else
         page(summary)
         json.dumps(summary.to_json())
         list(show(summary, 80))

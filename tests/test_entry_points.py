@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
 import time
-import tracemalloc
 from random import Random
 
 import pytest
@@ -90,38 +88,3 @@ def test_by_coverage() -> None:
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert "Done 200" in ran.stderr
-
-
-# -- soak -----------------------------------------------------------------------------------------------------------
-
-
-def soak(count: int) -> None:
-    """Answer mixed calls, right and mutated, on the same hosts; what is held afterwards is what was held before."""
-    entry = ENTRIES["adapter"]
-    mutated = Mutator(Random(5), corpus("adapter"), entry.words)
-
-    def some(calls: int) -> None:
-        for _ in range(calls):
-            take(entry, mutated())
-
-    some(2000)  # caches fill, code is written
-    gc.collect()
-    tracemalloc.start()
-    try:
-        some(count // 2)
-        gc.collect()
-        middle = tracemalloc.get_traced_memory()[0]
-        some(count)
-        gc.collect()
-        assert tracemalloc.get_traced_memory()[0] - middle < 256 << 10
-    finally:
-        tracemalloc.stop()
-
-
-def test_mixed_calls_hold_memory_flat() -> None:
-    soak(1000)
-
-
-@pytest.mark.slow
-def test_mixed_calls_hold_memory_flat_for_long() -> None:
-    soak(100_000)
