@@ -179,6 +179,8 @@ class Teller:
         """Return what a story writes for a number: itself, a name of the ABI, an expression over such names."""
         if isinstance(given, int):
             return given
+        if not isinstance(given, str):
+            raise StoryError(f"{show(given)} is no number", pointer, hint="write a number, a name, or an expression")
         try:
             return int(value(parse(given), self.names))
         except (ExprError, Undefined) as error:
