@@ -47,22 +47,25 @@ def followed(basis: Basis, question: Question, changed: str) -> Question | None:
 
 
 def summed(basis: Basis, question: Question, name: str, number: int) -> Question | None:
-    """Return the question with a field that is a sum over elements at `number`, its first element making up for it."""
+    """Return the question with a field that is a sum over elements at `number`, its last element making up for it.
+
+    The pages that it then names are in no state of their own.
+    """
     from hvabi.conformance.generate.basis import vary
 
     each = basis.call.each
     default = basis.abi.messages[basis.call.request].fields[name].default
     if each is None or default is None or each not in names_of(default) or not question.fields.get(each):
         return None
-    first, *others = question.fields[each]
+    *others, last = question.fields[each]
     parts = {path.partition(".")[2] for path in paths(default) if "." in path}
-    if not isinstance(first, dict) or len(parts) != 1 or not parts <= set(first):
+    if not isinstance(last, dict) or len(parts) != 1 or not parts <= set(last):
         return None
     (part,) = parts
-    item: dict[str, Any] = {**first, part: first[part] + number - question.fields[name]}
+    item: dict[str, Any] = {**last, part: last[part] + number - question.fields[name]}
     if item[part] < 0:
         return None
-    changed = worked_out(basis, vary(question, fields={each: (item, *others)}), {name})
+    changed = worked_out(basis, vary(question, fields={each: (*others, item)}, before=()), {name})
     return changed if changed is not None and changed.fields[name] == number else None
 
 
