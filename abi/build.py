@@ -7,6 +7,7 @@ place; `hvabi.abi.lint` turns these into diagnostics with line and column.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi import expr as expressions
@@ -35,11 +36,13 @@ from hvabi.abi.model import (
 from hvabi.abi.specification import Abi, ConfigKey, Example, Handles, Policy, Profile, Revision, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from hvabi.abi.expr import Expr
 
 Data = dict[str, Any]
+
+_parse = lru_cache(maxsize=4096)(expressions.parse)  # two thirds of all expressions stand somewhere else too
 
 _ISA_ENDIAN = {"s390x": "big"}
 
@@ -62,7 +65,7 @@ class Builder:
         """Parse an EXPR: an integer or a string."""
         try:
             text = str(value).lower() if isinstance(value, bool) else str(value)
-            return expressions.parse(text)
+            return _parse(text)
         except ExprError as error:
             raise BuildError(error.message, pointer, code=error.code, hint=error.hint) from error
 
@@ -199,10 +202,25 @@ class Builder:
             is_list="list" in data,
             count=self.optional(data, "count", pointer),
             chosen_by_host=data.get("chosen-by") == "host",
+            others=self.others(data.get("others", ()), (*pointer, "others")),
             guard=self.guard(data),
             pointer=pointer,
             **place,
         )
+
+    def others(self, items: Iterable[Any], pointer: Pointer) -> tuple[tuple[int, int], ...]:
+        """Read the numbers of other calls: enums, single numbers, and first and last number of a range."""
+        found: list[tuple[int, int]] = []
+        for position, item in enumerate(items):
+            if isinstance(item, list):
+                first, last = (self.literal(end, (*pointer, position, n)) for n, end in enumerate(item))
+                found.append((first, last))
+            elif item in self.enums:
+                found += [(value.value, value.value) for value in self.enums[item].values.values()]
+            else:
+                number = self.literal(item, (*pointer, position))
+                found.append((number, number))
+        return tuple(found)
 
     def defaults(self, data: Data, pointer: Pointer) -> tuple[Expr | None, tuple[Default, ...]]:
         """Read ``default:``: one EXPR, or one for each revision; of those the first stands until one is chosen."""

@@ -164,7 +164,7 @@ def effect_of(kind: Kind, trail: Trail) -> Class:
         return "documentation"
     if kind == "changed" and (trail[:1] == ("facts",) or (trail[:1] == ("policies",) and trail[2:3] == ("values",))):
         return "documentation"  # a name and its text: the name counts, not the text
-    if trail[:1] == ("examples",):
+    if trail[:1] == ("examples",) or _is_of_others(trail):
         return "compatible"
     if kind == "added" and _may_be_added(trail):
         return "compatible"
@@ -173,6 +173,11 @@ def effect_of(kind: Kind, trail: Trail) -> Class:
 
 def _is_text(trail: Trail) -> bool:
     return any(key in _TEXTS and not (at and _names(trail[:at])) for at, key in enumerate(trail))
+
+
+def _is_of_others(trail: Trail) -> bool:
+    """Whether it is about numbers of other calls: fewer cases or more, and no answer is another."""
+    return any(key == "others" and at and not _names(trail[:at]) for at, key in enumerate(trail))
 
 
 def _names(parent: Trail) -> bool:

@@ -84,6 +84,7 @@ __all__ = [
     "Want",
     "children",
     "compile",
+    "compiled",
     "depth",
     "evaluate",
     "names",
@@ -128,6 +129,9 @@ def compile(expr: Expr, want: Want = "any") -> Callable[[Env], Any]:
         ExprError: at once, when the tree is too high or malformed; from the function, when evaluation fails.
 
     """
+    if type(expr) is Int and want != "bool":
+        literal = expr.value
+        return lambda env: literal
     if depth(expr) > MAX_DEPTH:
         raise ExprError("expr-too-deep", f"the expression is more than {MAX_DEPTH} levels high")
     source, parts = generate(expr, want)
@@ -144,6 +148,23 @@ _MOST_COMPILED = 4096
 
 
 @overload
+def compiled(expr: Expr, want: Literal["int"]) -> Callable[[Env], int]: ...
+@overload
+def compiled(expr: Expr, want: Literal["bool"]) -> Callable[[Env], bool]: ...
+@overload
+def compiled(expr: Expr, want: Want = "any") -> Compiled: ...
+def compiled(expr: Expr, want: Want = "any") -> Callable[[Env], Any]:
+    """Return what `compile` gives, made at the first use of the expression."""
+    known = _compiled[want]
+    found = known.get(id(expr))
+    if found is None:
+        if len(known) >= _MOST_COMPILED:
+            known.clear()
+        found = known[id(expr)] = expr, compile(expr, want)
+    return found[1]
+
+
+@overload
 def evaluate(expr: Expr, env: Env, want: Literal["int"]) -> int: ...
 @overload
 def evaluate(expr: Expr, env: Env, want: Literal["bool"]) -> bool: ...
@@ -151,10 +172,4 @@ def evaluate(expr: Expr, env: Env, want: Literal["bool"]) -> bool: ...
 def evaluate(expr: Expr, env: Env, want: Want = "any") -> object: ...
 def evaluate(expr: Expr, env: Env, want: Want = "any") -> object:
     """Return the value of an expression, which is compiled at its first use; see `compile`."""
-    known = _compiled[want]
-    found = known.get(id(expr))
-    if found is None:
-        if len(known) >= _MOST_COMPILED:
-            known.clear()
-        found = known[id(expr)] = expr, compile(expr, want)
-    return found[1](env)
+    return compiled(expr, want)(env)

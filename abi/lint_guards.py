@@ -207,6 +207,9 @@ def check_uses(context: Context, shared: Mapping[str, Mapping[str, object]]) -> 
     abi: Abi = context.abi
     layouts = set(_layouts(abi))
     enums = {item.enum.name for item in _own_fields(abi) if item.enum}
+    tables = [item for key in ("messages", "layouts") for item in _table(context.data, key).values()]
+    fields = [item for table in tables for item in _table(table, "fields").values()]
+    enums |= {str(name) for item in fields if isinstance(item, dict) for name in item.get("others", ())}
     errnos = {str(row["is"]) for call in context.data["calls"].values() for row in call.get("vmm", {}).get("errno", ())}
     for number, name in enumerate(context.data.get("uses", ())):
         part = shared.get(name)

@@ -24,6 +24,8 @@ IDS: Mapping[str, str] = {
     "enum-duplicate": "Two names of an enum have the same number in the same revision.",
     "enum-revision": "A number is given for a revision that there is not, or in which the name does not exist.",
     "enum-width": "An enum is wider than the field that uses it.",
+    "others-own": "A number is said to be that of another call and is one that the field knows.",
+    "others-range": "Numbers of other calls are none, or do not fit the field.",
     "layout-bits": "Bits of a field are the wrong way round or lie outside their integer or layout.",
     "layout-overlap": "Two fields of a layout share bits.",
     "layout-gap": "Bits of a layout belong to no field, and it is not `partial`.",
@@ -199,6 +201,22 @@ def check_field(item: Field, report: Report, values: Mapping[str, int] | None = 
             "enum-width",
             f"enum `{item.enum.name}` has {item.enum.bits} bits, field {item.name} has {item.bits}",
         )
+    for first, last in item.others:
+        if not 0 <= first <= last < 1 << max(item.bits, 0):
+            report.error(
+                (*item.pointer, "others"),
+                "others-range",
+                f"{first:#x} to {last:#x} are no numbers of {item.name}, which has {item.bits} bits",
+            )
+    if item.enum is not None and item.const is None:
+        own = [value.name for value in item.enum.values.values() if item.is_another_call(value.value)]
+        if own:
+            report.error(
+                (*item.pointer, "others"),
+                "others-own",
+                f"{own[0]} of enum `{item.enum.name}` is a call of this file and one of others",
+                "take it out of one of the two",
+            )
     # A word without fields stands for a layout that could not be built.
     if item.word and item.word.fields and (item.word.size > WORD_BYTES or item.word.size * 8 != item.bits):
         report.error(

@@ -116,6 +116,8 @@ class Field:
         items: for a list, the layout of an element, or None for plain integers.
         is_list: whether it is a list; then `count` says how many.
         defaults: the default of each revision that has one of its own; `default` is the one of this revision.
+        others: where numbers of the field stand for calls: (first, last) numbers of other calls, of which the
+            specification says nothing.
 
     """
 
@@ -137,6 +139,7 @@ class Field:
     is_list: bool = False
     count: Expr | None = None
     chosen_by_host: bool = False
+    others: tuple[tuple[int, int], ...] = ()
     guard: Guard = ALWAYS
     pointer: Pointer = ()
 
@@ -144,6 +147,10 @@ class Field:
     def hi(self) -> int:
         """Highest bit in its integer."""
         return self.lo + self.bits - 1
+
+    def is_another_call(self, number: int) -> bool:
+        """Whether a number of this field stands for a call of which the specification says nothing."""
+        return any(first <= number <= last for first, last in self.others)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

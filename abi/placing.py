@@ -12,7 +12,7 @@ from hvabi.abi.values import number_of, opener
 from hvabi.abi.wire import register_bits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from hvabi.abi.model import Block, Field, Message, Place, Placement
     from hvabi.abi.scope import Scope
@@ -30,10 +30,7 @@ class Placer:
         self.placement = placement
         self.blocks = blocks
         self.label = label
-        self._open = {
-            name: layout_code(item.word).from_int if item.word else opener(item.enum) if item.enum else None
-            for name, item in message.fields.items()
-        }
+        self._openers: dict[str, Callable[[int], Any] | None] = {}
 
     def place_of(self, name: str) -> Place | None:
         """Return where a field lies, or None where this transport has no place for it."""
@@ -72,20 +69,26 @@ class Placer:
         number &= (1 << field.bits) - 1
         if field.signed and number >> (field.bits - 1):
             number -= 1 << field.bits
-        opened = self._open[name]
+        return self._open(field, number)
+
+    def _open(self, field: Field, number: int) -> Any:
+        """Return the typed value of a number."""
+        if field.name not in self._openers:
+            code = layout_code(field.word).from_int if field.word else opener(field.enum) if field.enum else None
+            self._openers[field.name] = code
+        opened = self._openers[field.name]
         return opened(number) if opened is not None else number
 
     def default(self, field: Field, scope: Scope) -> Any:
         """Return a field's constant or default, else zero or the empty list."""
         expr = field.const or field.default
         if expr is not None:
-            number: Any = scope.int(expr)
+            number = scope.int(expr)
         elif field.is_list:
             return ()
         else:
             number = 0
-        opened = self._open[field.name]
-        return opened(number) if opened is not None else number
+        return self._open(field, number)
 
     def _fetch_number(self, field: Field, place: Place, scope: Scope, source: Source) -> int | None:
         if isinstance(place, RegisterPlace):

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from hvabi.abi.registry import spec_root
-from hvabi.abi.source import load_file, plain
+from hvabi.abi.ready import read_plain, spec_root
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,9 +52,7 @@ class Platform:
 def platforms() -> dict[str, Platform]:
     """Return every bundled platform by id. Raises `SpecError` for a file that cannot be read."""
     root = spec_root()
-    found = [
-        _read(plain(load_file(path).root)) for folder in FOLDERS for path in sorted((root / folder).glob("*.yaml"))
-    ]
+    found = [_read(read_plain(path)) for folder in FOLDERS for path in sorted((root / folder).glob("*.yaml"))]
     return {platform.id: platform for platform in found}
 
 

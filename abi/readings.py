@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Literal
 
 from hvabi.abi.annotate import annotate
 from hvabi.abi.errors import CodecError, ExprError, SpecError, UsageError
+from hvabi.abi.expr import names as names_of
 from hvabi.abi.given import Given
 from hvabi.abi.meaning import meaning
-from hvabi.abi.model import BlockPlace
+from hvabi.abi.model import BlockPlace, RegisterPlace
 from hvabi.abi.registry import Spec, abi_files, abi_ids, bundled
+from hvabi.abi.scope import Scope
 from hvabi.abi.wire import register_bits
 
 if TYPE_CHECKING:
@@ -119,8 +121,10 @@ def naming(registers: Iterable[str]) -> list[str]:
 
     Looking for words in a text is a hundred times faster than reading a specification, and most can be left out so.
     """
-    words = re.compile(r"\b(" + "|".join(map(re.escape, registers)) + r")\b")
-    return [name for name, path in abi_files().items() if words.search(path.read_text(encoding="utf-8"))]
+    wanted = [(name.encode(), re.compile(rb"\b" + re.escape(name.encode()) + rb"\b")) for name in registers]
+    texts = {name: path.read_bytes() for name, path in abi_files().items()}
+    # A plain search first: it is many times faster than that for a word, and most texts have no such letters.
+    return [name for name, text in texts.items() if any(key in text and word.search(text) for key, word in wanted)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,6 +274,12 @@ def is_legal(annotation: Annotation, matched: int) -> bool:
     return bool(matched) or not (annotation.missing or annotation.unused)
 
 
+def _codec(spec: Spec, message: str, transport: str, config: Mapping[str, int] | None) -> MessageCodec:
+    """Return a codec under those of the configuration keys that the ABI has."""
+    known = {key: value for key, value in (config or {}).items() if key in spec.abi.config}
+    return spec.message(message, transport=transport, config=known)
+
+
 def reading(
     spec: Spec,
     message: str,
@@ -280,8 +290,7 @@ def reading(
     request: Value = None,
 ) -> Reading:
     """Return one reading, legal or not. Raises `CodecError`, `ExprError` or `UsageError` where there is none."""
-    known = {key: value for key, value in (config or {}).items() if key in spec.abi.config}
-    codec = spec.message(message, transport=transport, config=known)
+    codec = _codec(spec, message, transport, config)
     form, annotation = read(codec, data, request=request)
     sure, because, matched, clean = judge(annotation)
     return Reading(
@@ -300,20 +309,47 @@ def reading(
     )
 
 
-def legal(found: Iterable[Spec], data: bytes | Given, **options: Value) -> list[Reading]:
+def legal(found: Iterable[Spec], data: bytes | Given, *, config: Mapping[str, int] | None = None) -> list[Reading]:
     """Return every legal reading under these specifications, the surest first."""
     out: list[Reading] = []
     for spec in found:
         for transport in spec.abi.transports.values():
             for message in transport.placements:
                 try:
-                    one = reading(spec, message, transport.name, data, **options)
+                    if isinstance(data, Given) and _hopeless(_codec(spec, message, transport.name, config), data):
+                        continue
+                    one = reading(spec, message, transport.name, data, config=config)
                 except (CodecError, ExprError, UsageError):
                     continue
                 whole = not isinstance(data, bytes) or _fills(one, len(data))
                 if whole and is_legal(one.annotation, one.matched):
                     out.append(one)
     return sorted(out, key=lambda item: item.rank)
+
+
+def _hopeless(codec: MessageCodec, given: Given) -> bool:
+    """Whether the registers alone rule a message out, so that it need not be read: most are told so.
+
+    A fixed register or a constant is wrong; or there is none that is right, and a register is given that it has not.
+    """
+    placer, scope = codec.placer, Scope(codec.static)
+    # Whether something is right, or may be: the registers of fields are not all that tells.
+    told = bool(given.mem or given.block or placer.placement.parts or any(b.registers for b in placer.blocks.values()))
+    for register, expr in placer.placement.fixed.items():
+        if register in given.regs:
+            if given.regs[register] != scope.int(expr):
+                return True
+            told = True
+    for name, item in codec.message.fields.items():
+        place = placer.place_of(name)
+        if item.const is None or not isinstance(place, RegisterPlace) or place.register not in given.regs:
+            continue
+        told = True
+        if not names_of(item.const) & codec.message.fields.keys():
+            bits = item.bits if place.hi is None else min(item.bits, place.hi - place.lo + 1)
+            if (given.regs[place.register] >> place.lo ^ scope.int(item.const)) & (1 << bits) - 1:
+                return True
+    return not told and not given.regs.keys() <= set(placer.registers)
 
 
 def _fills(one: Reading, size: int) -> bool:
@@ -328,6 +364,7 @@ def readings(
     abis: Iterable[str] | None = None,
     revision: str | None = None,
     config: Mapping[str, int] | None = None,
+    hints: bool = True,
 ) -> Readings:
     """Return every legal reading of bytes or registers.
 
@@ -336,6 +373,7 @@ def readings(
         abis: where to look; all bundled ABIs by default.
         revision: one revision instead of all; only with a single ABI.
         config: configuration keys; an ABI takes those that it has.
+        hints: whether to look for changes that make the data fit, where no constant says that it does.
 
     """
     if abis is None and isinstance(data, Given) and data.regs:
@@ -343,10 +381,10 @@ def readings(
     else:
         found, skipped = specs(abis, revision, tolerant=abis is None)
     out = legal(found, data, config=config)
-    hints: list[Hint] = []
-    if not any(item.sure == "constants-matched" for item in out):
-        hints = list(_hints(found, data, config, out))
-    return Readings(readings=tuple(out), hints=tuple(hints), skipped=tuple(skipped))
+    better: list[Hint] = []
+    if hints and not any(item.sure == "constants-matched" for item in out):
+        better = list(_hints(found, data, config, out))
+    return Readings(readings=tuple(out), hints=tuple(better), skipped=tuple(skipped))
 
 
 def _hints(
@@ -384,10 +422,9 @@ def _other_endian(found: list[Spec], data: bytes | Given, config: Mapping[str, i
     if not isinstance(data, bytes):
         return
     for spec in found:
-        known = {key: value for key, value in (config or {}).items() if key in spec.abi.config}
         for transport in spec.abi.transports.values():
             for message in transport.placements:
-                codec = spec.message(message, transport=transport.name, config=known)
+                codec = _codec(spec, message, transport.name, config)
                 for form in forms(codec):
                     layout = codec.placer.blocks[form.block].layout if form.block is not None else None
                     if layout is None or layout.partial or len(data) != layout.size:

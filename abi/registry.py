@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,8 @@ from hvabi.abi.build import build
 from hvabi.abi.build_calls import BuildError
 from hvabi.abi.codec import LayoutCodec, MessageCodec
 from hvabi.abi.errors import SpecError, UsageError, show
+from hvabi.abi.ready import read_plain, spec_root
 from hvabi.abi.scope import static_names
-from hvabi.abi.source import find, load_file, plain
 from hvabi.abi.specification import SPEC_PROFILE, Abi
 
 if TYPE_CHECKING:
@@ -28,11 +27,8 @@ MORE_SPECS = "HVABI_SPEC"
 """Environment variable: a folder with more specification files, ``<abi>.yaml``, served like the bundled ones."""
 VENDORS = ("common", "kvm", "amd", "intel", "microsoft", "arm", "ibm", "riscv")
 """Folders of the specification files, in the order in which they are listed."""
-
-
-def spec_root() -> Path:
-    """Return the folder of the bundled specification files."""
-    return Path(str(files("hvabi.spec")))
+MAX_KEPT = 256
+"""Codecs of a specification that are kept for another time; a configuration of its own needs codecs of its own."""
 
 
 @lru_cache(maxsize=1)
@@ -67,6 +63,8 @@ def abi_ids() -> tuple[str, ...]:
 
 def nearest(source: SourceFile, pointer: Pointer) -> Node:
     """Return the node at a pointer, or the nearest one above it that exists."""
+    from hvabi.abi.source import find
+
     for length in range(len(pointer), 0, -1):
         try:
             return find(source.root, pointer[:length])
@@ -79,7 +77,7 @@ def nearest(source: SourceFile, pointer: Pointer) -> Node:
 def _shared(path: Path) -> Any:
     if not path.is_file():
         raise BuildError(f"there is no shared file `{path.stem}`", ("uses",), code="unknown-shared")
-    return plain(load_file(path).root)
+    return read_plain(path)
 
 
 def read_abi(path: Path, *, shared_folder: Path | None = None) -> Abi:
@@ -88,8 +86,7 @@ def read_abi(path: Path, *, shared_folder: Path | None = None) -> Abi:
     Shared files come from `shared_folder`, by default ``shared`` beside the file's folder where there is one, else
     the bundled ones. Raises `SpecError` for a file that cannot be read or built; `hvabi.abi.lint` finds more.
     """
-    source = load_file(path)
-    data: Any = plain(source.root)
+    data: Any = read_plain(path)
     if shared_folder is None:
         beside = path.resolve().parent.parent / "shared"
         shared_folder = beside if beside.is_dir() else spec_root() / "shared"
@@ -99,13 +96,18 @@ def read_abi(path: Path, *, shared_folder: Path | None = None) -> Abi:
             shared[name] = _shared(shared_folder / f"{name}.yaml")
         return build(data, str(path), shared)
     except BuildError as error:
-        node = nearest(source, error.pointer)
-        raise SpecError([source.diagnostic(node, error.code, error.message, error.hint)]) from error
+        raise _problem(path, error.pointer, error.code, error.message, error.hint) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         # The shape is wrong: the schema says where, in words; this is only reached without lint.
-        node = source.root
         message = f"the file does not have the shape of a specification ({type(error).__name__}: {error})"
-        raise SpecError([source.diagnostic(node, "spec-shape", message, "run hvabi lint on it")]) from error
+        raise _problem(path, (), "spec-shape", message, "run hvabi lint on it") from error
+
+
+def _problem(path: Path, pointer: Pointer, code: str, message: str, hint: str | None) -> SpecError:
+    from hvabi.abi.source import load_file
+
+    source = load_file(path)
+    return SpecError([source.diagnostic(nearest(source, pointer), code, message, hint)])
 
 
 @cache
@@ -115,6 +117,13 @@ def bundled(abi: str) -> Abi:
     if found is None:
         raise UsageError.unknown("abi", abi, abi_files())
     return read_abi(found)
+
+
+def _keep(kept: dict[Any, Any], key: object, value: object) -> None:
+    """Keep a value; what was kept goes where there is too much of it. One step, so that threads need no lock."""
+    if len(kept) >= MAX_KEPT:
+        kept.clear()
+    kept[key] = value
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,9 +173,11 @@ class Spec:
     def names(self, transport: Transport, config: Mapping[str, int]) -> Mapping[str, Any]:
         """Return the names of expressions that stay the same under a whole configuration; made once."""
         key = (transport.name, *config.items())
-        if key not in self._names:
-            self._names[key] = MappingProxyType(static_names(self.abi, transport, config))
-        return self._names[key]
+        found = self._names.get(key)
+        if found is None:
+            found = MappingProxyType(static_names(self.abi, transport, config))
+            _keep(self._names, key, found)
+        return found
 
     def message(
         self,
@@ -180,9 +191,11 @@ class Spec:
         Raises `UsageError` ``unknown-message``, ``unknown-transport`` or ``no-placement``.
         """
         key = (name, transport, *sorted((config or {}).items()))
-        if key not in self._codecs:
-            self._codecs[key] = self._message(name, transport, config)
-        return self._codecs[key]
+        found = self._codecs.get(key)
+        if found is None:
+            found = self._message(name, transport, config)
+            _keep(self._codecs, key, found)
+        return found
 
     def _message(self, name: str, transport: str | None, config: Mapping[str, int] | None) -> MessageCodec:
         if name not in self.abi.messages:

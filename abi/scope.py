@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import CodecError
-from hvabi.abi.expr import Expr, Int, evaluate
+from hvabi.abi.expr import Expr, Int, compiled, evaluate
 from hvabi.abi.values import by_identity, ident
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from hvabi.abi.calls import Call
     from hvabi.abi.model import Transport
@@ -62,8 +62,10 @@ def definitions(call: Call) -> Mapping[str, Expr]:
 class Fields:
     """A message's fields as attributes, each fetched when it is first asked for."""
 
+    __slots__ = ("_fetch", "_fetching", "_known", "_names")
+
     def __init__(self, names: Iterable[str], fetch: Callable[[str], Any]) -> None:
-        self._names = frozenset(names)
+        self._names: Collection[str] = names if isinstance(names, dict) else frozenset(names)
         self._fetch = fetch
         self._known: dict[str, Any] = {}
         self._fetching: set[str] = set()
@@ -71,7 +73,7 @@ class Fields:
     @property
     def names(self) -> frozenset[str]:
         """The names of all fields."""
-        return self._names
+        return frozenset(self._names)
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -114,6 +116,8 @@ class Scope:
     Definitions are evaluated when they are asked for, and again after a change of the locals.
     """
 
+    __slots__ = ("_define", "_defined", "_local", "_more", "_request", "_requested", "_response", "_static")
+
     def __init__(
         self,
         static: Mapping[str, Any],
@@ -129,7 +133,7 @@ class Scope:
         self._define = define or {}
         self._request = request
         self._response = response
-        self._requested = request.names if request is not None else frozenset()
+        self._requested: Collection[str] = request._names if request is not None else ()
         self._local: dict[str, Any] = dict(local or {})
         self._defined: dict[str, Any] = {}
 
@@ -156,21 +160,18 @@ class Scope:
 
     def with_locals(self, **local: Any) -> Scope:
         """Return a scope that knows these names too; earlier locals stay unless they have the same name."""
-        return Scope(
-            self._static,
-            define=self._define,
-            request=self._request,
-            response=self._response,
-            local={**self._local, **local},
-            more=self._more,
+        scope = Scope(
+            self._static, define=self._define, request=self._request, response=self._response, more=self._more
         )
+        scope._local = {**self._local, **local}
+        return scope
 
     def int(self, expr: Expr) -> int:
         """Evaluate an expression to an integer."""
         if type(expr) is Int:
             return expr.value
-        return evaluate(expr, self, "int")
+        return compiled(expr, "int")(self)
 
     def true(self, expr: Expr) -> bool:
         """Evaluate an expression to a truth value."""
-        return evaluate(expr, self, "bool")
+        return compiled(expr, "bool")(self)

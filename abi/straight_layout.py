@@ -6,6 +6,7 @@ is asked, which knows the right answer and every error. Tests hold the two equal
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.expr import evaluate
@@ -33,14 +34,18 @@ class LayoutCode:
 
     Attributes:
         from_int: a whole integer to a value.
-        to_int: a value, or a dict of its fields, to the whole integer; None where the node has to be asked.
         many: a tuple of values out of bytes: the bytes, how many, and their distance.
-        ints: whole integers of a list of values or dicts; None where the node has to be asked for one of them.
 
     """
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
+        scope = self._functions(_reading)
+        self.from_int: Callable[[int], Any] = scope["from_int"]
+        self.many: Callable[[bytes, int, int], tuple[Any, ...]] = scope["many"]
+
+    def _functions(self, write: Callable[[Layout, dict[str, Any]], list[str]]) -> dict[str, Any]:
+        layout = self.layout
         scope: dict[str, Any] = {
             "new": tuple.__new__,
             "cls": value_class(layout.name, tuple(layout.fields)),
@@ -49,13 +54,23 @@ class LayoutCode:
             "size": layout.size,
             "endian": layout.endian,
         }
-        source = "\n".join([*_reading(layout, scope), *_writing(layout, scope)])
-        exec(compile(source, f"<hvabi layout {layout.name}>", "exec"), scope)
-        self.source = source
-        self.from_int: Callable[[int], Any] = scope["from_int"]
-        self.to_int: Callable[[Any], int | None] = scope["to_int"]
-        self.many: Callable[[bytes, int, int], tuple[Any, ...]] = scope["many"]
-        self.ints: Callable[[Sequence[Any]], list[int] | None] = scope["ints"]
+        exec(compile("\n".join(write(layout, scope)), f"<hvabi layout {layout.name}>", "exec"), scope)
+        return scope
+
+    @cached_property
+    def _writers(self) -> dict[str, Any]:
+        # Written when they are needed: who only decodes does not pay for them.
+        return self._functions(_writing)
+
+    @cached_property
+    def to_int(self) -> Callable[[Any], int | None]:
+        """A value, or a dict of its fields, to the whole integer; None where the node has to be asked."""
+        return self._writers["to_int"]  # type: ignore[no-any-return]  # the code above is ours
+
+    @cached_property
+    def ints(self) -> Callable[[Sequence[Any]], list[int] | None]:
+        """Whole integers of a list of values or dicts; None where the node has to be asked for one of them."""
+        return self._writers["ints"]  # type: ignore[no-any-return]  # as above
 
     def from_bytes(self, raw: bytes) -> Any:
         """Decode exactly the layout's bytes."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from hvabi.abi.expr import Attr, Expr, Name
-from hvabi.abi.values import ident
+from hvabi.abi.expr import Attr, Env, Expr, Name, compiled
+from hvabi.abi.values import by_identity, ident
 from hvabi.adapters.errors import AdapterError
 from hvabi.backend import PAGE_SHIFT, PageState
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from hvabi.abi.model import Enum, Message
     from hvabi.abi.scope import Scope
     from hvabi.backend import Backend
+
+    Check = Callable[[Scope, "Context"], bool]
 
 _GPA_PAGES = 1 << 52
 
@@ -46,14 +48,25 @@ class Context:
 
 def keeps(rule: Rule, scope: Scope, context: Context) -> bool:
     """Return whether the message keeps the rule. A rule whose `when` is false is kept."""
-    if rule.when is not None and not scope.true(rule.when):
-        return True
-    check = _CHECKS.get(rule.check)
-    if check is None:
+    return _check_of(rule)(scope, context)
+
+
+@by_identity
+def _check_of(rule: Rule) -> Check:
+    """Return the check of a rule with its operands, made once for each rule."""
+    make = _CHECKS.get(rule.check)
+    if make is None:
         raise AdapterError(f"{rule.id}: there is no check `{rule.check}`", code="unknown-check", rule=rule.id)
-    if "each" not in rule.words or rule.check == "disjoint":
-        return check(rule, scope, context)
-    return all(check(rule, local, context) for local in _elements(rule, scope))
+    one = check = make(rule)
+    if "each" in rule.words and rule.check != "disjoint":
+
+        def check(scope: Scope, context: Context) -> bool:
+            return all(one(local, context) for local in _elements(rule, scope))
+
+    if rule.when is None:
+        return check
+    when = compiled(rule.when, "bool")
+    return lambda scope, context: not when(scope) or check(scope, context)
 
 
 def _elements(rule: Rule, scope: Scope) -> Iterator[Scope]:
@@ -62,72 +75,100 @@ def _elements(rule: Rule, scope: Scope) -> Iterator[Scope]:
         yield scope.with_locals(it=item, index=index)
 
 
-def _one(rule: Rule, scope: Scope, name: str) -> int:
+def _one(rule: Rule, name: str) -> Callable[[Env], int]:
     if name not in rule.operands:
         raise AdapterError(f"{rule.id}: check `{rule.check}` needs `{name}`", code="no-operand", rule=rule.id)
-    return scope.int(rule.operands[name][0])
+    return compiled(rule.operands[name][0], "int")
 
 
-def _all(rule: Rule, scope: Scope, name: str = "of") -> list[int]:
-    return [scope.int(expr) for expr in rule.operands[name]]
+def _all(rule: Rule, name: str = "of") -> Callable[[Env], list[int]]:
+    each = [compiled(expr, "int") for expr in rule.operands[name]]
+    first = each[0]
+    return (lambda scope: [first(scope)]) if len(each) == 1 else lambda scope: [of(scope) for of in each]
 
 
-def _aligned(rule: Rule, scope: Scope, context: Context) -> bool:
-    to = _one(rule, scope, "to")
-    return all(value % to == 0 for value in _all(rule, scope))
+def _aligned(rule: Rule) -> Check:
+    of, to = _all(rule), _one(rule, "to")
+    return lambda scope, context: _are_multiples(to(scope), of(scope))
 
 
-def _non_empty(rule: Rule, scope: Scope, context: Context) -> bool:
-    return all(value != 0 for value in _all(rule, scope))
+def _are_multiples(to: int, values: list[int]) -> bool:
+    return {value % to for value in values} == {0}
 
 
-def _no_wrap(rule: Rule, scope: Scope, context: Context) -> bool:
-    return _one(rule, scope, "start") + _one(rule, scope, "length") < 1 << _one(rule, scope, "width")
+def _non_empty(rule: Rule) -> Check:
+    of = _all(rule)
+    return lambda scope, context: all(of(scope))
 
 
-def _below(rule: Rule, scope: Scope, context: Context) -> bool:
-    limit = _one(rule, scope, "limit")
-    return all(value < limit for value in _all(rule, scope))
+def _no_wrap(rule: Rule) -> Check:
+    start, length, width = _one(rule, "start"), _one(rule, "length"), _one(rule, "width")
+    return lambda scope, context: start(scope) + length(scope) < 1 << width(scope)
 
 
-def _at_most(rule: Rule, scope: Scope, context: Context) -> bool:
-    limit = _one(rule, scope, "limit")
-    return all(value <= limit for value in _all(rule, scope))
+def _below(rule: Rule) -> Check:
+    of, limit = _all(rule), _one(rule, "limit")
+    return lambda scope, context: limit(scope) > max(of(scope))
 
 
-def _within(rule: Rule, scope: Scope, context: Context) -> bool:
-    low, high = _one(rule, scope, "low"), _one(rule, scope, "high")
-    return all(low <= value < high for value in _all(rule, scope))
+def _at_most(rule: Rule) -> Check:
+    of, limit = _all(rule), _one(rule, "limit")
+    return lambda scope, context: limit(scope) >= max(of(scope))
 
 
-def _ordered(rule: Rule, scope: Scope, context: Context) -> bool:
-    return _one(rule, scope, "low") < _one(rule, scope, "high")
+def _within(rule: Rule) -> Check:
+    of, low, high = _all(rule), _one(rule, "low"), _one(rule, "high")
+
+    def check(scope: Scope, context: Context) -> bool:
+        least, limit, values = low(scope), high(scope), of(scope)
+        return least <= min(values) and max(values) < limit
+
+    return check
 
 
-def _same_half(rule: Rule, scope: Scope, context: Context) -> bool:
-    bit = _one(rule, scope, "bit")
-    return len({value >> bit & 1 for value in _all(rule, scope)}) == 1
+def _ordered(rule: Rule) -> Check:
+    low, high = _one(rule, "low"), _one(rule, "high")
+    return lambda scope, context: low(scope) < high(scope)
 
 
-def _equals(rule: Rule, scope: Scope, context: Context) -> bool:
-    to = _one(rule, scope, "to")
-    return all(value == to for value in _all(rule, scope))
+def _same_half(rule: Rule) -> Check:
+    of, bit = _all(rule), _one(rule, "bit")
+
+    def check(scope: Scope, context: Context) -> bool:
+        number = bit(scope)
+        return len({value >> number & 1 for value in of(scope)}) == 1
+
+    return check
 
 
-def _bits_set(rule: Rule, scope: Scope, context: Context) -> bool:
-    mask = _one(rule, scope, "mask")
-    return all(value & mask == mask for value in _all(rule, scope))
+def _equals(rule: Rule) -> Check:
+    of, to = _all(rule), _one(rule, "to")
+    return lambda scope, context: {to(scope)}.issuperset(of(scope))
 
 
-def _reserved(rule: Rule, scope: Scope, context: Context) -> bool:
-    return not any(_all(rule, scope))
+def _bits_set(rule: Rule) -> Check:
+    of, mask = _all(rule), _one(rule, "mask")
+
+    def check(scope: Scope, context: Context) -> bool:
+        bits = mask(scope)
+        return {value & bits for value in of(scope)} == {bits}
+
+    return check
 
 
-def _known_value(rule: Rule, scope: Scope, context: Context) -> bool:
+def _reserved(rule: Rule) -> Check:
+    of = _all(rule)
+    return lambda scope, context: not any(of(scope))
+
+
+def _known_value(rule: Rule) -> Check:
     if "values" in rule.operands:
-        allowed = {scope.int(expr) for expr in rule.operands["values"]}
-        return all(value in allowed for value in _all(rule, scope))
-    return all(enum_of(expr, context, rule).name_of(scope.int(expr)) is not None for expr in rule.operands["of"])
+        of, allowed = _all(rule), _all(rule, "values")
+        return lambda scope, context: set(allowed(scope)).issuperset(of(scope))
+
+    return lambda scope, context: all(
+        enum_of(expr, context, rule).name_of(scope.int(expr)) is not None for expr in rule.operands["of"]
+    )
 
 
 def enum_of(expr: Expr, context: Context, rule: Rule) -> Enum:
@@ -150,29 +191,30 @@ def enum_of(expr: Expr, context: Context, rule: Rule) -> Enum:
     return enum
 
 
-def _fits_buffer(rule: Rule, scope: Scope, context: Context) -> bool:
-    return _one(rule, scope, "length") <= _one(rule, scope, "size")
+def _fits_buffer(rule: Rule) -> Check:
+    length, size = _one(rule, "length"), _one(rule, "size")
+    return lambda scope, context: length(scope) <= size(scope)
 
 
-def _enabled(rule: Rule, scope: Scope, context: Context) -> bool:
-    return bool(scope["enabled"])
+def _enabled(rule: Rule) -> Check:
+    return lambda scope, context: bool(scope["enabled"])
 
 
-def _privileged(rule: Rule, scope: Scope, context: Context) -> bool:
-    return bool(scope["cpl"] == 0)
+def _privileged(rule: Rule) -> Check:
+    return lambda scope, context: bool(scope["cpl"] == 0)
 
 
-def _selected(rule: Rule, scope: Scope, context: Context) -> bool:
-    return context.selected(rule.operands.get("of", ()))
+def _selected(rule: Rule) -> Check:
+    return lambda scope, context: context.selected(rule.operands.get("of", ()))
 
 
-def _readable(rule: Rule, scope: Scope, context: Context) -> bool:
-    return context.readable(rule.words["of"])
+def _readable(rule: Rule) -> Check:
+    return lambda scope, context: context.readable(rule.words["of"])
 
 
 def pages_of(rule: Rule, scope: Scope) -> tuple[int, int] | None:
     """Return the operands start and length in bytes as whole pages, or None where no page can have that number."""
-    start, length = _one(rule, scope, "start"), _one(rule, scope, "length")
+    start, length = _one(rule, "start")(scope), _one(rule, "length")(scope)
     first = start >> PAGE_SHIFT
     last = first if length <= 0 else (start + length - 1 >> PAGE_SHIFT) + 1
     return (first, last) if 0 <= first <= last <= _GPA_PAGES else None
@@ -194,7 +236,7 @@ def first_bad(rule: Rule, scope: Scope, context: Context, low: int, high: int) -
     """
     if rule.when is not None and not scope.true(rule.when):
         return None
-    start, length = _one(rule, scope, "start"), _one(rule, scope, "length")
+    start, length = _one(rule, "start")(scope), _one(rule, "length")(scope)
     low = max(low, start >> PAGE_SHIFT)
     high = min(high, (start + length - 1 >> PAGE_SHIFT) + 1 if length > 0 else low, _GPA_PAGES)
     backend = context.backend
@@ -206,53 +248,69 @@ def first_bad(rule: Rule, scope: Scope, context: Context, low: int, high: int) -
         case "in-state":
             return backend.first_other(low, high, PageState(rule.words["state"]))
         case "fact":
-            return backend.fact_first_other(rule.words["name"], low, high, bool(_one(rule, scope, "is")))
+            return backend.fact_first_other(rule.words["name"], low, high, bool(_one(rule, "is")(scope)))
     raise AdapterError(f"{rule.id}: check `{rule.check}` looks at no page", code="no-page-check", rule=rule.id)
 
 
-def _within_memory(rule: Rule, scope: Scope, context: Context) -> bool:
-    span = pages_of(rule, scope)
-    if span is None or context.backend is None:
-        return span is not None
-    return context.backend.layout.contains(*span)
+def _within_memory(rule: Rule) -> Check:
+    return _of_pages(rule, lambda backend, first, last, scope: backend.layout.contains(first, last))
 
 
-def _in_state(rule: Rule, scope: Scope, context: Context) -> bool:
-    span = pages_of(rule, scope)
-    if span is None or context.backend is None:
-        return span is not None
-    return context.backend.uniform(*span, PageState(rule.words["state"]))
+def _in_state(rule: Rule) -> Check:
+    state = PageState(rule.words["state"])
+    return _of_pages(rule, lambda backend, first, last, scope: backend.uniform(first, last, state))
 
 
-def _fact(rule: Rule, scope: Scope, context: Context) -> bool:
-    span = pages_of(rule, scope)
-    if span is None or context.backend is None:
-        return span is not None
+def _fact(rule: Rule) -> Check:
     name = rule.words["name"]
-    values = (bool(_one(rule, scope, "is")),) if "is" in rule.operands else (True, False)
-    return any(context.backend.fact_uniform(name, *span, value) for value in values)
+    wanted = _one(rule, "is") if "is" in rule.operands else None
+
+    def uniform(backend: Backend, first: int, last: int, scope: Scope) -> bool:
+        values = (bool(wanted(scope)),) if wanted is not None else (True, False)
+        return any(backend.fact_uniform(name, first, last, value) for value in values)
+
+    return _of_pages(rule, uniform)
 
 
-def _disjoint(rule: Rule, scope: Scope, context: Context) -> bool:
+def _of_pages(rule: Rule, right: Callable[[Backend, int, int, Scope], bool]) -> Check:
+    """Return a check of the pages of a rule: that they are pages, and right where a backend knows them."""
+
+    def check(scope: Scope, context: Context) -> bool:
+        span = pages_of(rule, scope)
+        if span is None or context.backend is None:
+            return span is not None
+        return right(context.backend, *span, scope)
+
+    return check
+
+
+def _disjoint(rule: Rule) -> Check:
     """Whether no two ranges of the elements share a byte. Sorted first: a guest may send many of them."""
-    ranges = []
-    for local in _elements(rule, scope):
-        start, length = _one(rule, local, "start"), _one(rule, local, "length")
-        if length > 0:
-            ranges.append((start, start + length))
-    ranges.sort()
-    return all(one[1] <= other[0] for one, other in pairwise(ranges))
+    start, length = _one(rule, "start"), _one(rule, "length")
+
+    def check(scope: Scope, context: Context) -> bool:
+        ranges = []
+        for local in _elements(rule, scope):
+            first, size = start(local), length(local)
+            if size > 0:
+                ranges.append((first, first + size))
+        ranges.sort()
+        return all(one[1] <= other[0] for one, other in pairwise(ranges))
+
+    return check
 
 
-def _handle(rule: Rule, scope: Scope, context: Context) -> bool:
-    return context.handle(_one(rule, scope, "of"), rule.words["is"])
+def _handle(rule: Rule) -> Check:
+    of = _one(rule, "of")
+    return lambda scope, context: context.handle(of(scope), rule.words["is"])
 
 
-def _expr(rule: Rule, scope: Scope, context: Context) -> bool:
-    return scope.true(rule.operands["expr"][0])
+def _expr(rule: Rule) -> Check:
+    truth = compiled(rule.operands["expr"][0], "bool")
+    return lambda scope, context: truth(scope)
 
 
-_CHECKS: Mapping[str, Callable[[Rule, Scope, Context], bool]] = {
+_CHECKS: Mapping[str, Callable[[Rule], Check]] = {
     "aligned": _aligned,
     "non-empty": _non_empty,
     "no-wrap": _no_wrap,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.model import BlockPlace
 from hvabi.abi.scope import Scope, state_number
+from hvabi.adapters.joined import adjoins, at_once, may_join
 from hvabi.adapters.vmm import ask, errno_of
 from hvabi.backend import (
     GPA_PAGES,
@@ -132,19 +133,26 @@ class Work:
 
     def _all(self) -> Generator[VmmRequest, VmmReply, None]:
         parts = self.parts(judge=not self.prevalidate)
-        if self.definition.vmm is None or self.definition.vmm.merge is None:
+        vmm = self.definition.vmm
+        asks_for_groups = vmm is not None and vmm.merge is not None
+        if not asks_for_groups and not may_join(self):
             # One after the other: a rule about the pages of an element sees what the elements before it did.
             for each in parts:
                 yield from self._convert([each])
             return
+        joins = self._joins if asks_for_groups else adjoins
         part = next(parts, None)
         while part is not None:
             group = [part]
             part = next(parts, None)
-            while part is not None and self._joins(group, part):
+            while part is not None and joins(group, part):
                 group.append(part)
                 part = next(parts, None)
-            yield from self._convert(group)
+            if asks_for_groups or len(group) == 1:
+                yield from self._convert(group)
+            elif not at_once(self, group):
+                for each in group:
+                    yield from self._convert([each])
 
     def _take_back(self) -> None:
         """Put everything back as it was."""
@@ -258,12 +266,7 @@ class Work:
         vmm = self.definition.vmm
         if vmm is None or vmm.merge is None or self.inject.stop_after is not None:
             return False
-        last = group[-1]
-        if isinstance(part, _Broken) or isinstance(last, _Broken) or not last.pages or not part.pages:
-            return False
-        if part.to is not last.to or part.to is None or part.hint != last.hint:
-            return False
-        if part.start != last.start + last.pages:
+        if not adjoins(group, part) or part.hint != group[-1].hint:
             return False
         return self.call.scope.with_locals(it=part.item, index=part.index).true(vmm.merge)
 
@@ -280,7 +283,7 @@ class Work:
             raise Stopped(Status.INVALID)
         if not any(self._changes(part) for part in group):
             for part in group:
-                self._finish_part(part)
+                self.finish_part(part)
             return
         at = 0
         while at < total:
@@ -448,7 +451,7 @@ class Work:
             if at >= part.pages:
                 at -= part.pages
                 if part.index >= self.index:
-                    self._finish_part(part)
+                    self.finish_part(part)
                 continue
             if part.index >= self.index:
                 self.index, self.part_done = part.index, at
@@ -456,7 +459,8 @@ class Work:
                     self._mark_part(part)
             return
 
-    def _finish_part(self, part: Part) -> None:
+    def finish_part(self, part: Part) -> None:
+        """Mark a part that is done, and go on to the next."""
         progress = self.definition.progress
         if part.item is not None and progress is not None and progress.mark:
             self._mark(part, {name: self._local(part).int(expr) for name, expr in progress.mark.items()})

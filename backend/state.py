@@ -118,12 +118,15 @@ class Backend:
             return self._apply(start, end, to) if self._has_room(start, end, to) else None
 
     def _has_room(self, start: int, end: int, to: PageState) -> bool:
-        count = self._map.count
-        # A set adds two ranges at most, so far below the bounds there is nothing to work out.
-        near = self._max_ranges is not None and count + 2 > self._max_ranges
-        if not near and (self._max_total is None or count + self._facts.count + 2 <= self._max_total):
+        if self._is_far(self._map.count):
             return True
         return self._fits(self._map.would_count(start, end, to), self._facts.count)
+
+    def _is_far(self, count: int) -> bool:
+        # A set adds two ranges at most, so far below the bounds there is nothing to work out.
+        if self._max_ranges is not None and count + 2 > self._max_ranges:
+            return False
+        return self._max_total is None or count + self._facts.count + 2 <= self._max_total
 
     def _fits(self, count: int, fact_count: int) -> bool:
         # The bounds hold at every moment, so what adds no range fits without being asked for.
@@ -187,6 +190,12 @@ class Backend:
     def count(self) -> int:
         """The number of ranges that are not private."""
         return self._map.count
+
+    @property
+    def has_spare(self) -> bool:
+        """Whether a conversion here, whichever it is, stays within the bounds; False where pages are elsewhere too."""
+        with self._lock:
+            return self._elsewhere is None and self._is_far(self._map.count)
 
     @property
     def max_ranges(self) -> int | None:

@@ -31,8 +31,8 @@ GROUPS = {
 
 WHY = {
     "the boot of 19,479 calls from text": (
-        "a replay reads each line with every reader that may know it and keeps flips, pools, rates and pictures;"
-        " the parse reads four integers out of bytes that are ready"
+        "a fifth of the time is reading lines, a third conversions, echoes and counts, the rest flips, pools,"
+        " rates and pictures, call by call in Python; the parse reads four integers out of bytes that are ready"
     ),
     "range map, 60 ranges: faster than intervaltree": (
         "a small tree is fast; ours takes 9 bytes a boundary, so that each look into an array makes an integer,"
@@ -41,7 +41,7 @@ WHY = {
     "range map, 1,000 ranges: faster than intervaltree": "as with 60 ranges; from 50,000 on it is faster by more",
     "against pyroaring": "pyroaring is C and keeps pages only: it counts no ranges and says not what changed",
     "hvabi decode from start to end": (
-        "reading the specifications takes most of it; construct is not even imported for a message that decodes"
+        "importing click and making the classes of the model take most of it; construct and YAML are not imported"
     ),
     "whole call of": "most of it is the two range maps, states and epochs, and the answer's own fields",
 }

@@ -150,6 +150,8 @@ def field(item: Field) -> Data:
         found["count"] = _text(item.count)
     if item.chosen_by_host:
         found["chosen_by"] = "host"
+    if item.others:
+        found["others"] = [[_number(first), _number(last)] for first, last in item.others]
     return {**found, **_guard(item.guard)}
 
 

@@ -43,7 +43,7 @@ CONN is one of
   builtin                                 hvabi's own adapters: a plumbing check
 
 Without ABI all that the implementation offers are tested. Without --profile it is judged by the profile that it
-declares in hello (cmd:, py: and builtin, which can be asked beforehand), else by spec.
+declares in hello, else by spec.
 
 Exit codes: 0 good, 1 something was found, 2 used wrongly or nothing was tested, 3 the implementation could not be
 started.
@@ -111,7 +111,7 @@ def command(
 
 
 def _command(asked: Asked) -> int:
-    from hvabi.cli.choice import check_abis, check_names, narrowed
+    from hvabi.cli.choice import check_abis, check_names
     from hvabi.conformance.connect import parse_connector
 
     _check(asked)
@@ -123,6 +123,13 @@ def _command(asked: Asked) -> int:
     connector, hello = _connector(asked)
     if connector is None:
         return console.INTERNAL
+    with contextlib.closing(connector):
+        return _test(asked, connector, hello, known)
+
+
+def _test(asked: Asked, connector: Connector, hello: Hello | None, known: KnownFailures | None) -> int:
+    """Run the cases and report them."""
+    from hvabi.cli.choice import narrowed
     from hvabi.cli.offer import plan
 
     chosen = plan(narrowed(asked.selection), asked.profile, hello)
@@ -196,7 +203,7 @@ def _connector(asked: Asked) -> tuple[Connector | None, Hello | None]:
     assert asked.iut is not None  # _check
     connector = parse_connector(asked.iut)
     try:
-        return connector, ask(asked.iut, connector, asked.timeout)
+        return ask(connector, asked.timeout, _features(asked))
     except UsageError:
         raise
     except HvAbiError as error:
@@ -204,6 +211,11 @@ def _connector(asked: Asked) -> tuple[Connector | None, Hello | None]:
             return connector, None
         _not_started(asked.iut, error)
         return None, None
+
+
+def _features(asked: Asked) -> tuple[str, ...]:
+    """Return the features that the run may ask for; nobody knows yet which cases it will have."""
+    return (*(("exits",) if asked.exits else ()), *(("local-steps",) if asked.selection.roles != ("host",) else ()))
 
 
 def _not_started(iut: str, error: Any) -> None:

@@ -59,9 +59,14 @@ def paint(text: str, **style: Any) -> str:
 
 def width() -> int:
     """Return the columns that output may use, between 40 and 120."""
-    import shutil
-
-    return min(max(shutil.get_terminal_size((100, 24)).columns, 40), 120)
+    try:
+        columns = int(os.environ.get("COLUMNS", "0"))
+        if columns <= 0:
+            # Not by shutil, which takes longer to import than most output to write.
+            columns = os.get_terminal_size(sys.__stdout__.fileno()).columns  # type: ignore[union-attr]  # caught
+    except (AttributeError, OSError, ValueError):
+        columns = 0
+    return min(max(columns or 100, 40), 120)
 
 
 def say(text: str = "") -> None:

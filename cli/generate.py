@@ -21,14 +21,17 @@ Exit code 1 with --check where something is out of date.
     "--root", metavar="DIR", default=".", type=click.Path(file_okay=False), help="The checkout; this folder by default."
 )
 def command(*, check: bool, root: str) -> int:
-    """Renew the tables in README.md that come from the specifications."""
+    """Renew what comes from the specifications: tables in README.md, and the specifications read beforehand."""
     from pathlib import Path
 
+    from hvabi.abi.ready import renew, spec_root
     from hvabi.publish.tables import FILES, stale
 
     found = stale(Path(root), write=not check)
+    if Path(root, "spec").resolve() == spec_root().resolve() and renew(write=not check):
+        found.append("spec/ready")
     for name in found:
         console.say(f"{name}: {'out of date; run hvabi generate' if check else 'renewed'}")
     if not found:
-        console.say(f"up to date: {', '.join(FILES)}")
+        console.say(f"up to date: {', '.join((*FILES, 'spec/ready'))}")
     return console.FOUND if check and found else console.GOOD

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hvabi.cli import console
-from hvabi.cli.live_common import conform_by, skipped, transcripts
+from hvabi.cli.live_common import judged_by, show_verdicts, skipped, transcripts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hvabi.evidence.live.kernels import Kernel
+    from hvabi.evidence.live.verdicts import Results
 
 EPILOG = """\b
 Examples:
@@ -71,7 +71,7 @@ def _runs(kernel: Kernel, elf: Path, words: Sequence[str], progress: Any) -> int
 
     profile = profile_of(kernel.version)
     options = [*(("--profile", profile) if profile else ()), *words]
-    found: list[dict[str, Any]] = []
+    found: Results = []
     with transcripts() as (folder, codes), live.emulated(kernel, elf.read_bytes(), progress) as machine:
         for number, (what, line) in enumerate(zip(live.HOSTS, machine.lines, strict=True)):
             console.say(f"Linux {kernel.release} in QEMU TCG, guest of its KVM, {what}")
@@ -84,20 +84,14 @@ def _runs(kernel: Kernel, elf: Path, words: Sequence[str], progress: Any) -> int
         console.say("The bundled host adapter, the same cases")
         code, bundled = _conform(folder / "bundled.json", "builtin", options)
         codes.append(code)
-    count, differ = live.differences(found, bundled)
-    for difference in differ:
-        console.say(f"differs: {difference}")
-    console.say(f"agent and bundled adapter: {count} cases ran in both, {len(differ)} with another verdict")
-    bad = any(difference.bad for difference in differ)
-    return console.FOUND if bad or not count else max(codes)
+    return max(*codes, show_verdicts("agent", found, bundled))
 
 
-def _conform(report: Path, connector: str, words: Sequence[str]) -> tuple[int, list[dict[str, Any]]]:
+def _conform(report: Path, connector: str, words: Sequence[str]) -> tuple[int, Results]:
     """Run the cases; one guest alone may have none of those that were chosen."""
     from hvabi.evidence.live.kvm import ABI
 
     arguments = [ABI, "--iut", connector, "--role", "host", "--transport", "vmcall64", "--transport", "vmcall32"]
-    code = conform_by([*arguments, "--json", str(report), *words])
-    rows: list[dict[str, Any]] = json.loads(report.read_text())["results"] if report.exists() else []
+    code, rows = judged_by([*arguments, *words], report)
     idle = bool(rows) and all(row["verdict"] == "skip" for row in rows)
     return console.GOOD if idle else code, rows

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
+import signal
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from hvabi.evidence.live.errors import LiveError
+    from hvabi.evidence.live.verdicts import Results
 
 
 def skipped(error: LiveError) -> int:
@@ -22,6 +26,24 @@ def skipped(error: LiveError) -> int:
     if error.hint:
         console.note(f"hint: {error.hint}")
     return console.SKIPPED
+
+
+@contextlib.contextmanager
+def ended_in_order() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the command as an exception does, so that no machine runs on without it."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def version_of(release: str) -> tuple[int, int]:
@@ -37,6 +59,27 @@ def conform_by(words: list[str]) -> int:
     with conform.make_context("hvabi conform", ["--passing-files", *words]) as ctx:
         code: int = conform.invoke(ctx)
     return code
+
+
+def judged_by(words: list[str], report: Path) -> tuple[int, Results]:
+    """Run ``hvabi conform``; return its exit code and its results, none where it wrote its report elsewhere."""
+    code = conform_by(["--json", str(report), *words])
+    rows: Results = json.loads(report.read_text(encoding="utf-8"))["results"] if report.exists() else []
+    return code, rows
+
+
+def show_verdicts(what: str, real: Results, bundled: Results) -> int:
+    """Show where verdicts differ from those of the bundled host adapter; return the exit code that they are worth."""
+    from hvabi.evidence.live.verdicts import differences
+
+    if not bundled:
+        console.note("the verdicts are not compared: --json wrote them into a file of yours")
+        return console.GOOD
+    count, differ = differences(real, bundled)
+    for difference in differ:
+        console.say(f"differs: {what} {difference}")
+    console.say(f"{what} and bundled adapter: {count} cases ran in both, {len(differ)} with another verdict")
+    return console.FOUND if not count or any(difference.bad for difference in differ) else console.GOOD
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ Ctrl-C, 141 where the reader of the output went away. A command is imported when
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import sys
 from typing import TYPE_CHECKING, Any
@@ -39,9 +41,12 @@ COMMANDS = {
     "layout-check": "Check the specifications against kernel headers.",
     "bench": "Our speed beside that of others on the same work.",
     "iut": "Serve the bundled adapters over the line protocol.",
-    "generate": "Renew the generated tables of a checkout.",
+    "generate": "Renew the generated parts of a checkout.",
 }
 """Every command and its line of help. Module ``hvabi.cli.NAME`` has it as ``command``."""
+
+LOOKUPS = frozenset({"list", "show", "explain", "encode", "decode", "translate"})
+"""Commands that print something and end: searching what they make for cycles would take longer than making it."""
 
 EPILOG = """\b
 Examples:
@@ -125,6 +130,9 @@ def cli(ctx: click.Context) -> int | None:
 
 def run() -> None:
     """Run the command line of the process. The entry point of ``hvabi``."""
+    if sys.argv[1:2] and sys.argv[1] in LOOKUPS:
+        gc.disable()
+        atexit.register(gc.freeze)  # the interpreter looks for cycles once more when it ends
     cli(prog_name="hvabi")
 
 

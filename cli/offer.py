@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hvabi.conformance.answer import Hello
     from hvabi.conformance.connect import Connector
 
-ASKED_FIRST = ("cmd:", "py:", "builtin")
+CHEAP = ("cmd:", "py:", "builtin")
 """Connectors of which a session can be opened and closed at no cost; others may serve one session only."""
 
 
@@ -87,14 +87,18 @@ def _declared(abis: Iterable[str], hello: Hello) -> str:
     return names[0] if names else "spec"
 
 
-def ask(text: str, connector: Connector, timeout: float) -> Hello | None:
-    """Return what the implementation says, None where asking first could cost the only session there is.
+def ask(connector: Connector, timeout: float, features: Iterable[str]) -> tuple[Connector, Hello]:
+    """Return the connector to run with and what the implementation says.
 
-    Raises what a session raises.
+    `features` are those that the run may ask for. Raises what a session raises.
     """
+    from hvabi.conformance.greet import Greeter
     from hvabi.conformance.run import probe
 
-    return probe(connector, timeout=timeout) if text.startswith(ASKED_FIRST) else None
+    if connector.name.startswith(CHEAP):
+        return connector, probe(connector, timeout=timeout)
+    greeter = Greeter(connector, timeout=timeout, features=features)
+    return greeter, greeter.greet()
 
 
 def recorded(path: str) -> Hello | None:
@@ -121,4 +125,4 @@ def recorded(path: str) -> Hello | None:
     return None
 
 
-__all__ = ["ASKED_FIRST", "Plan", "ask", "plan", "recorded"]
+__all__ = ["CHEAP", "Plan", "ask", "plan", "recorded"]

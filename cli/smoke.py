@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from hvabi.conformance.liars import Caught, Liar, SmokeReport
 
+_STATES = ("caught", "equivalent", "exempt", "survived", "refuted")
+
 EPILOG = """\b
 Examples:
   hvabi smoke tdx-map-gpa
@@ -22,7 +24,8 @@ Examples:
 
 A liar is a bundled adapter with exactly one planted bug: a historic one, or one made of the specification (a rule
 skipped, two checks swapped, a status exchanged, progress off by one). Every liar must be caught by a case, or there
-must be a reason why nobody can tell it from a right implementation. Exit code 1 where one survives.
+must be a reason why nobody can tell it from a right implementation (equivalent), or why no case is made for it
+(exempt). Exit code 1 where one survives.
 """
 
 
@@ -73,6 +76,7 @@ def _plain(report: SmokeReport) -> dict[str, Any]:
             "caught": len(report.caught),
             "survivors": len(report.survivors),
             "equivalent": len(report.equivalent),
+            "exempt": len(report.exempt),
             "refuted": len(report.refuted),
         },
         "liars": [
@@ -83,6 +87,7 @@ def _plain(report: SmokeReport) -> dict[str, Any]:
                 "reference": entry.liar.reference,
                 "state": _state(entry),
                 "equivalent": entry.liar.equivalent,
+                "exempt": entry.liar.exempt,
                 "caught_by": [
                     {"case": catch.case, "verdict": catch.verdict.value, "message": catch.message} for catch in entry.by
                 ],
@@ -95,8 +100,8 @@ def _plain(report: SmokeReport) -> dict[str, Any]:
 
 
 def _state(entry: Caught) -> str:
-    if entry.liar.equivalent is not None:
-        return "refuted" if entry.by else "equivalent"
+    if entry.liar.excuse is not None:
+        return "refuted" if entry.by else "exempt" if entry.liar.equivalent is None else "equivalent"
     return "caught" if entry.by else "survived"
 
 
@@ -107,17 +112,17 @@ def _show(report: SmokeReport, *, everything: bool) -> None:
     for abi in dict.fromkeys(entry.liar.abi for entry in report.entries):
         own = [entry for entry in report.entries if entry.liar.abi == abi]
         states = [_state(entry) for entry in own]
-        counts = [f"{states.count(state)} {state}" for state in ("caught", "equivalent", "survived", "refuted")
-                  if state in states]  # fmt: skip
+        counts = [f"{states.count(state)} {state}" for state in _STATES if state in states]
         console.say(heading(abi) + dim(f"  {len(own)} liars: {', '.join(counts)}"))
         shown = own if everything else [entry for entry in own if entry.good and entry.by]
         cells = [(_short(entry), _by(entry, everything=everything)) for entry in shown]
         for line in table(cells, width, indent="  ", widest=58, room=40):
             console.say(line)
-    _reasons(report.equivalent, width)
+    _reasons("Equivalent to a right implementation", report.equivalent, width)
+    _reasons("Exempt: a case could tell them, and none is made", report.exempt, width)
     for title, entries in (
         ("Survived: no case catches them, so a case is missing", report.survivors),
-        ("Caught, although a reason says that nobody can: the reason is wrong", report.refuted),
+        ("Caught, although a reason says that none is: the reason is wrong", report.refuted),
         ("They only fell over, which is not their bug: nothing was shown", [e for e in report.entries if e.broken]),
     ):
         _bad(title, entries, width)
@@ -125,7 +130,8 @@ def _show(report: SmokeReport, *, everything: bool) -> None:
     good = console.paint("good", fg="green", bold=True) if report.good else console.paint("FAILED", fg="red", bold=True)
     console.say(
         f"{good}: {len(report.entries)} liars, {len(report.caught)} caught, {len(report.equivalent)} equivalent, "
-        f"{len(report.survivors)} survived, {len(report.refuted)} wrongly called equivalent, {report.seconds:.1f} s"
+        f"{len(report.exempt)} exempt, {len(report.survivors)} survived, {len(report.refuted)} wrongly excused, "
+        f"{report.seconds:.1f} s"
     )
 
 
@@ -145,17 +151,17 @@ def _by(entry: Caught, *, everything: bool) -> str:
     return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
-def _reasons(entries: Sequence[Caught], width: int) -> None:
-    """Print the equivalent liars, those of one reason together."""
+def _reasons(title: str, entries: Sequence[Caught], width: int) -> None:
+    """Print the liars that have an excuse, those of one reason together."""
     from hvabi.cli.tables import heading, wrap
 
     if not entries:
         return
     console.say()
-    console.say(heading("Equivalent to a right implementation"))
+    console.say(heading(title))
     by_reason: dict[str, list[str]] = {}
     for entry in entries:
-        by_reason.setdefault(entry.liar.equivalent or "", []).append(entry.liar.id)
+        by_reason.setdefault(entry.liar.excuse or "", []).append(entry.liar.id)
     for reason, ids in by_reason.items():
         for line in wrap(reason, width, indent="  "):
             console.say(line)
@@ -178,7 +184,7 @@ def _bad(title: str, entries: Sequence[Caught], width: int) -> None:
             console.say(line)
         if entry.by:
             console.say(f"    caught by {entry.by[0].case}")
-            said = f"the reason was: {entry.liar.equivalent}" if entry.liar.equivalent else entry.by[0].message
+            said = f"the reason was: {entry.liar.excuse}" if entry.liar.excuse else entry.by[0].message
             for line in wrap(said, width, indent="    "):
                 console.say(line)
         if entry.liar.reference:

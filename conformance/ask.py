@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from hvabi.abi.calls import Call, Convert, Rule
     from hvabi.abi.codec import MessageCodec
     from hvabi.conformance.case import Expected, GuestTurn, Held, Inject, Memory, Pages, Ranges, Setup
+    from hvabi.conformance.oracle.asked import Shared
 
 _PAGE = 4096
-_MOST_ELEMENTS = 1 << 16
 
 
 _parsed = lru_cache(maxsize=1024)(parse)
@@ -49,6 +49,7 @@ class Asked:
         pages: what is to be converted: ``(first page, end page, state or None for a hint)``.
         broken: rules that bind the guest and that the request does not keep.
         held: what the host keeps under handles when the request comes.
+        shared: what the oracle has worked out of the request, for its answer.
 
     """
 
@@ -59,6 +60,7 @@ class Asked:
     pages: tuple[tuple[int, int, str | None], ...]
     broken: tuple[Rule, ...]
     held: Held | None = None
+    shared: Shared | None = None
 
 
 class Reader:
@@ -102,9 +104,10 @@ class Reader:
                     value=decoded,
                     fields=request.names.fields,
                     names=request.names,
-                    pages=tuple(_pages(call, request)),
+                    pages=tuple(_pages(call.convert, request)),
                     broken=tuple(self._broken(call, request)),
                     held=held,
+                    shared=request.shared,
                 )
             except (HvAbiError, Undefined) as error:
                 reasons.append(str(error))
@@ -124,9 +127,7 @@ class Reader:
                 continue
             if rule.level == "observed" and self.abi.profile == SPEC_PROFILE:
                 continue
-            scopes = [names]
-            if rule.scope != "call":
-                scopes = [names.plus(it=item, index=index) for index, item in enumerate(request.elements())]
+            scopes = [names] if rule.scope == "call" else names.inside(request.elements())
             for scope in scopes:
                 request.names = scope
                 try:
@@ -151,8 +152,9 @@ class Reader:
         facts: Mapping[str, Pages],
     ) -> Expected:
         """Return the oracle's answer to a request under the default policies. Raises `Undefined`."""
+        shared = None if asked.shared is None else asked.shared.of_request()
         request = Request(
-            self.oracle, self.abi, asked.call.name, asked.fields, 0, inject, before, facts, regs, asked.held
+            self.oracle, self.abi, asked.call.name, asked.fields, 0, inject, before, facts, regs, asked.held, shared
         )
         return next(request.answers({}))
 
@@ -305,7 +307,7 @@ def _with_response(names: Names, response: Mapping[str, Any]) -> Names:
     """Return the names of both messages: a response's field has its bare name where the request has none of it."""
     fields = {**response, **names.fields}
     local = {**names.local, "response": response, "request": names.fields}
-    return Names(names.abi, names.transport, names.config, names.define, fields, **local)
+    return Names(names.abi, names.transport, names.config, names.define, fields, local)
 
 
 def _elements_done(asked: Asked, request: Request, completed: int, names: Names) -> list[tuple[int, int]]:
@@ -353,32 +355,13 @@ def _open(item: Any) -> Any:
     return tuple([_open(part) for part in item])
 
 
-def _pages(call: Call, request: Request) -> Iterator[tuple[int, int, str | None]]:
+def _pages(convert: Convert | None, request: Request) -> Iterator[tuple[int, int, str | None]]:
     """Yield the pages that a request names, with the state that it asks for."""
-    convert = call.convert
     if convert is None:
         return
-    if convert.bits is not None:
-        for start, pages, state in request.asked_by_bits():
-            yield start, start + pages, state
-        return
-    names = request.names
-    scopes = [names]
-    if convert.each is not None:
-        items = request.elements()
-        first = value(convert.first, names) if convert.first is not None else 0
-        last = value(convert.count, names) if convert.count is not None else len(items)
-        scopes = [names.plus(it=items[n], index=n) for n in range(first, min(last, len(items), _MOST_ELEMENTS))]
-    for scope in scopes:
-        start, pages = value(convert.start, scope) // _PAGE, max(value(convert.pages, scope), 0)
-        if not pages:
-            continue
-        word: str | None = None
-        if convert.to is not None:
-            word = convert.to.states.get(value(convert.to.of, scope), convert.to.otherwise)
-        elif convert.stands_for:
-            word = _stood_for(convert, scope)
-        yield start, start + pages, None if word == "none" else word
+    for names, start, pages, to in request.named():
+        if pages or convert.bits is not None:
+            yield start, start + pages, to if convert.to is not None else _stood_for(convert, names)
 
 
 def _stood_for(convert: Convert, names: Names) -> str | None:

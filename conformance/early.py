@@ -53,13 +53,17 @@ class Early:
 
     def __init__(self, case: Case, profile: str) -> None:
         self.case = case
-        abi = load(case.abi, revision=case.revision, profile=profile).abi
-        self.bases: dict[str, Basis] = {}
-        for call in abi.served_calls:
+        self.profile = profile
+
+    @cached_property
+    def bases(self) -> dict[str, Basis]:
+        """The calls that a host may answer in part."""
+        case, found = self.case, {}
+        for call in load(case.abi, revision=case.revision, profile=self.profile).abi.served_calls:
             stops = call.progress is not None and call.progress.anywhere
             if stops or (call.query is not None and call.query.told is not None):
-                self.bases[call.name] = basis_of(case.abi, case.revision, case.transport, profile, call.name)
-        self.profile = profile
+                found[call.name] = basis_of(case.abi, case.revision, case.transport, self.profile, call.name)
+        return found
 
     @cached_property
     def reader(self) -> Reader:

@@ -86,12 +86,17 @@ def argument(command: Mapping[str, Any], name: str) -> Any:
 
 def number(value: Any, what: str, *, bits: int = 64) -> int:
     """Read a ``"0x…"`` string of at most `bits` bits."""
-    if not isinstance(value, str) or len(value) > 2 + _WIDEST // 4 or not _HEX_NUMBER.match(value):
+    found = _hex_number(value) if isinstance(value, str) and len(value) <= 2 + _WIDEST // 4 else None
+    if found is None:
         raise ProtocolError(f'{what} is a lower-case "0x…" string, not {shown(value)}', code="bad-number")
-    found = int(value, 16)
     if found >> bits:
         raise ProtocolError(f"{what} does not fit {bits} bits: {value}", code="bad-number")
     return found
+
+
+@lru_cache(maxsize=1 << 12)
+def _hex_number(text: str) -> int | None:
+    return int(text, 16) if _HEX_NUMBER.match(text) else None
 
 
 def plain_number(value: Any, what: str) -> int:

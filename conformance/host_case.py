@@ -78,11 +78,14 @@ class HostCase:
             elif self.outcome.failed or self._cut:
                 # What follows was worked out from the state that this step should have left behind.
                 continue
-            regs = self._handles.sent(step.regs, step.handles)
-            if regs is None:
-                # The host has the right not to give the handle that all that follows is about.
-                break
-            stopped = self._step(replace(step, regs=regs))
+            sent = step
+            if step.handles:
+                regs = self._handles.sent(step.regs, step.handles)
+                if regs is None:
+                    # The host has the right not to give the handle that all that follows is about.
+                    break
+                sent = replace(step, regs=regs)
+            stopped = self._step(sent)
             left = MOST_CALLS
             while stopped is not None and left and not self.outcome.failed:
                 left -= 1
@@ -101,8 +104,7 @@ class HostCase:
     def _step(self, step: HostStep, *, again: bool = False) -> HostStep | None:
         """Do one step and judge it; return the step with which to go on where the host rightly did a part."""
         self._memory.lay(step.mem)
-        before = self._memory
-        pieces, state_before, facts_before = before.pieces(), self._state, self._facts
+        before, state_before, facts_before = self._memory, self._state, self._facts
         answer = self._whole_call(step)
         state: Ranges | None = None
         facts: Mapping[str, Pages] = {}
@@ -113,7 +115,8 @@ class HostCase:
         judged = judge(expected, seen, sent=step.regs, before=before, step=self._number)
         following = None
         part = False
-        if judged.findings and (sent := self._early.sent(step, pieces, state_before, facts_before)) is not None:
+        sent = self._early.sent(step, before.pieces(), state_before, facts_before) if judged.findings else None
+        if sent is not None:
             right = self._early.right(sent, answer)
             other = judge(right, seen, sent=step.regs, before=before, step=self._number) if right else judged
             part = not other.findings

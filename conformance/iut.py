@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import HvAbiError, UsageError
@@ -13,6 +12,7 @@ from hvabi.adapters.values import GuestReply, GuestResult, GuestStep, HostAnswer
 from hvabi.backend import Backend, MemoryLayout, ModelError, PageState
 from hvabi.conformance import frame
 from hvabi.conformance.frame import ProtocolError, Unsupported
+from hvabi.conformance.release import release
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,7 +104,7 @@ class Session:
             "ok": {
                 "protocol": frame.VERSION,
                 "name": "hvabi bundled adapters",
-                "version": version("hvabi"),
+                "version": release(),
                 "abis": {abi: _offer(abi) for abi in abi_ids() if not bundled(abi).draft},
                 "features": sorted(self._features),
             }

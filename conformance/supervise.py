@@ -145,16 +145,15 @@ class Supervisor:
         return f"{self._start_of_command} --case {shlex.quote(case.id)}{profile}"
 
     def _start_and_run(self, case: Case) -> CaseResult:
-        # One that has never said hello will not do so the second time either.
-        starts = STARTS_PER_CASE if self.hello is not None else 1
         for attempt in range(STARTS_PER_CASE):
-            last = attempt >= starts - 1
+            last = attempt == STARTS_PER_CASE - 1
             try:
                 hello = self.open()
             except PeerUnsupported as error:
                 raise GivenUp(f"no common version of the protocol: {error.message}") from error
             except HvAbiError as error:
-                if last or isinstance(error, PeerStart):
+                # One that has never said hello will not do so the second time either.
+                if last or self.hello is None or isinstance(error, PeerStart):
                     raise GivenUp(self._start_text(error), how=error.code) from error
                 time.sleep(0.05 * 2**attempt)
                 continue

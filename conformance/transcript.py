@@ -214,7 +214,7 @@ class _Replay:
         while self._left and self._left[0].dir == "<":
             answer = self._left.popleft().line
             # An answer to this command carries the id of today; late ones stay as they were.
-            self._answers.append(_with_id(answer, ours) if _id_of(answer) == theirs else answer)
+            self._answers.append(_with_id(answer, ours) if theirs is not None and _id_of(answer) == theirs else answer)
 
     def receive(self, seconds: float) -> str | None:
         if self._answers:

@@ -56,9 +56,12 @@ def write_vectors(directory: Path | str, cases: Iterable[Case], form: Form = "js
     folder.mkdir(parents=True, exist_ok=True)
     old = names(folder)
     for name, text in texts.items():
-        write_whole(folder / name, text)
+        if name != MANIFEST:
+            write_whole(folder / name, text)
+    # Before the manifest forgets them: else nobody would remove them after a kill in between.
     for name in sorted(old - set(texts)):
         (folder / name).unlink(missing_ok=True)
+    write_whole(folder / MANIFEST, texts[MANIFEST])
     manifest: dict[str, Any] = json.loads(texts[MANIFEST])
     return manifest
 
@@ -208,7 +211,9 @@ def _are_entries(value: Any) -> bool:
         isinstance(item, dict)
         and isinstance(item.get("sha256"), str)
         and isinstance(item.get("name"), str)
-        # A manifest from elsewhere must not lead out of its folder.
+        # A manifest from elsewhere must not lead out of its folder, and a name is one that files can have.
+        and item["name"].isascii()
+        and item["name"].isprintable()
         and item["name"] == Path(item["name"]).name
         and item["name"].endswith(SUFFIXES)
         for item in value

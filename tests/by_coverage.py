@@ -13,13 +13,16 @@ import tempfile
 import atheris
 
 with atheris.instrument_imports(include=["hvabi"]):
-    from tests.entry_points import CORPUS, ENTRIES, LONGEST, take
+    from tests.entry import CORPUS, LONGEST, take
+    from tests.entry_points import ENTRIES
 
 
 def main() -> None:
     entry = ENTRIES[sys.argv[1]]
     with tempfile.TemporaryDirectory() as new:
-        options = [sys.argv[0], f"-max_len={LONGEST}", *sys.argv[2:], new, str(CORPUS / entry.name)]
+        # A finding says its input; a file of it in the current folder would only be in the way.
+        own = [f"-max_len={LONGEST}", f"-artifact_prefix={new}/", "-timeout=60", "-rss_limit_mb=1024"]
+        options = [sys.argv[0], *own, *sys.argv[2:], new, str(CORPUS / entry.name)]
         atheris.Setup(options, lambda data: take(entry, data))
         atheris.Fuzz()
 

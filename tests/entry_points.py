@@ -1,10 +1,9 @@
-"""Fuzzing of all that reads what others wrote: entry points, the errors that each may give, mutation, and a run.
+"""Fuzzing of all that reads what others wrote: the entry points, and a run.
 
-    python -m tests.entry_points [--count N] [--seed N] [ENTRY ...]
+    python -m tests.entry_points [--count N] [--seed N] [ENTRY[=COUNT] ...]
 
-An entry point takes bytes. It returns, or raises one of its own errors; anything else, more than `SECONDS` for one
-input, or memory that grows by more than `GROWTH` over a run is a finding, printed with its input. `tests/data/corpus`
-keeps the inputs that runs begin with, findings of earlier runs among them. With `tests.by_coverage` atheris chooses.
+What an entry point is and what counts as a finding stands in `tests.entry`; those that take part in a run of cases are
+in `tests.entry_runs`. With `tests.by_coverage` atheris chooses the inputs.
 """
 
 from __future__ import annotations
@@ -13,20 +12,19 @@ import argparse
 import contextlib
 import io
 import json
-import resource
+import re
 import struct
 import sys
-import tempfile
 import time
-from dataclasses import dataclass
+import traceback
 from functools import cache
-from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Any
 
+from hvabi.abi.difference import differences
 from hvabi.abi.errors import CodecError, ExprError, SpecError, UsageError
 from hvabi.abi.expr import evaluate, parse
-from hvabi.abi.registry import abi_ids, bundled, load
+from hvabi.abi.lint import lint_paths
+from hvabi.abi.registry import Spec, abi_ids, bundled, load, read_abi
 from hvabi.abi.source import load_text
 from hvabi.abi.wire import Wire
 from hvabi.adapters.registry import host_class
@@ -34,50 +32,57 @@ from hvabi.backend import Backend, GuestMemory, ModelError
 from hvabi.conformance.frame import PREFIX
 from hvabi.conformance.iut import Session
 from hvabi.conformance.known import load_known
-from hvabi.conformance.transcript import read_transcript
+from hvabi.conformance.stories import load_stories
+from hvabi.evidence.headers.claims import read_claims
 from hvabi.traces import replay_sources
 from hvabi.traces.errors import TraceError
+from hvabi.traces.ndjson import Writer
+from tests.entry import CORPUS, Entry, Finding, as_file, fuzz, peak
+from tests.entry_runs import RUNS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from hvabi.abi.codec import MessageCodec
     from hvabi.adapters.host import Host
-
-CORPUS = Path(__file__).parent / "data" / "corpus"
-SECONDS = 10.0
-"""Most processor time for one input; the slowest that was seen takes a small part of it."""
-GROWTH = 256 << 20
-"""Most bytes that a run of one entry point may add to the peak of the process."""
-LONGEST = 1 << 14
-"""Most bytes of a mutated input."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One entry point, the errors that belong to it, and words that its inputs are made of."""
-
-    name: str
-    take: Callable[[bytes], object]
-    errors: tuple[type[BaseException], ...]
-    words: tuple[bytes, ...] = ()
-
-
-def _file(data: bytes, take: Callable[[Path], object]) -> None:
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(data)
-        file.flush()
-        take(Path(file.name))
 
 
 def _yaml(data: bytes) -> None:
     load_text(data, "fuzz.yaml")
 
 
-def _spec(data: bytes) -> None:
-    from hvabi.abi.lint import lint_paths
+_NAME = re.compile(rb"^(?:abi|shared|platform): *([a-z0-9-]{1,60})$", re.MULTILINE)
 
-    _file(data, lambda path: lint_paths([path]))
+
+@cache
+def _other() -> Path:
+    return as_file((CORPUS / "spec" / "shapes").read_bytes(), "other.yaml")
+
+
+def _spec(data: bytes) -> None:
+    """As `hvabi lint`, `diff` and `layout-check` read it; where lint finds nothing, every message of it is decoded."""
+    name = _NAME.search(data)
+    path = as_file(data, f"{name[1].decode() if name else 'fuzz'}.yaml")
+    try:
+        found = lint_paths([path])
+        for item in found:
+            item.text()
+        if not any(item.severity == "error" for item in found):
+            if b"\nabi: " in data:
+                _use(Spec(read_abi(path).resolve()))
+        elif len(data) % 4 == 0 and not found[0].id.startswith("yaml-"):
+            for read in (lambda: differences(_other(), path), lambda: read_claims([path]), lambda: read_abi(path)):
+                with contextlib.suppress(SpecError, UsageError):
+                    read()
+    finally:
+        path.unlink()
+
+
+def _use(spec: Spec) -> None:
+    for transport in spec.abi.transports.values():
+        for message in transport.placements:
+            with contextlib.suppress(CodecError, ExprError):
+                spec.message(message, transport=transport.name).decode(bytes(16), strict=False)
 
 
 class _Numbers:
@@ -169,135 +174,94 @@ def _protocol(data: bytes) -> None:
 
 
 def _traces(data: bytes) -> None:
-    replay_sources([("fuzz", io.BytesIO(data))])
+    """As `hvabi replay` reads it: what is found is read again as it was written, drawn and told."""
+    from hvabi.cli.replay_text import show
+    from hvabi.traces.plot.page import page
 
-
-def _transcript(data: bytes) -> None:
-    _file(data, lambda path: list(read_transcript(path)))
+    written = io.StringIO()
+    summary = replay_sources([("fuzz", io.BytesIO(data))], writer=Writer(written))
+    if len(data) % 4 == 0:
+        again = replay_sources([("fuzz", io.BytesIO(written.getvalue().encode()))])
+        assert again.calls == summary.calls
+    if len(data) % 32 == 0:  # a picture takes longer than all else
+        page(summary)
+        json.dumps(summary.to_json())
+        list(show(summary, 80))
 
 
 def _known(data: bytes) -> None:
-    _file(data, load_known)
+    load_known(as_file(data))
+
+
+def _story(data: bytes) -> None:
+    load_stories(as_file(data, "kvm-page-enc-status.yaml"))
 
 
 _OF_CODECS = (CodecError, ExprError, UsageError)
 _WORDS = (b"\xff" * 8, b"\0" * 8, b"\0\x10" + b"\0" * 6)
 _OF_YAML = (b"&a ", b"*a", b"<<: ", b"!!int ", b": ", b"- ", b"? ")
-_OF_SPECS = (b"bits: ", b"enum: ", b"[63, 0]", b"at: ", b"list: ")
+_OF_SPECS = (b"bits: ", b"enum: ", b"[63, 0]", b"at: ", b"list: ", b"{}", b"null", b"~", b"[]", b"true")
 _OF_EXPRESSIONS = (b"sum(", b" for x in ", b"<<", b"//", b"))")
 _OF_LINES = (b"@hvabi ", b'"regs":{', b'"0x', b'"mem":[', b"1e999", b"[" * 50)
 _OF_TRACES = (b"gpa = ", b"npages", b"=\n", b"\0", b"9" * 30, b"[...]")
 
 _ALL = (
     Entry(name="yaml", take=_yaml, errors=(SpecError,), words=_OF_YAML),
-    Entry(name="spec", take=_spec, errors=(SpecError,), words=_OF_SPECS),
+    Entry(name="spec", take=_spec, errors=(), words=_OF_SPECS),
     Entry(name="expression", take=_expression, errors=(ExprError,), words=_OF_EXPRESSIONS),
-    Entry(name="decoder", take=_decoder, errors=_OF_CODECS, words=_WORDS),
-    Entry(name="adapter", take=_adapter, errors=(ModelError,), words=_WORDS),
+    Entry(name="decoder", take=_decoder, errors=_OF_CODECS, words=_WORDS, text=False),
+    Entry(name="adapter", take=_adapter, errors=(ModelError,), words=_WORDS, text=False),
     Entry(name="protocol", take=_protocol, errors=(), words=_OF_LINES),
     Entry(name="traces", take=_traces, errors=(TraceError,), words=_OF_TRACES),
     Entry(name="known", take=_known, errors=(SpecError,), words=(b"- case: ", b"kind: ", b"*")),
-    Entry(name="transcript", take=_transcript, errors=(UsageError,), words=(b'"t":', b'"dir":', b"[" * 50)),
+    Entry(name="story", take=_story, errors=(SpecError,), words=_OF_SPECS),
+    *RUNS,
 )
 ENTRIES = {entry.name: entry for entry in _ALL}
 
 
-def corpus(name: str) -> list[bytes]:
-    """Return the kept inputs of an entry point, in the order of their names."""
-    return [path.read_bytes() for path in sorted((CORPUS / name).iterdir())]
-
-
-def mutated(rng: Random, seeds: list[bytes], words: tuple[bytes, ...]) -> bytes:
-    """Return one of the seeds, changed in a few places."""
-    out = bytearray(rng.choice(seeds))
-    for _ in range(rng.choice((1, 1, 2, 4, 8))):
-        at = rng.randrange(len(out) + 1)
-        match rng.randrange(9):
-            case 0 if out:
-                out[min(at, len(out) - 1)] ^= 1 << rng.randrange(8)
-            case 1 if out:
-                out[min(at, len(out) - 1)] = rng.choice((0, 0xFF, 0x7F, 0x80, rng.randrange(256)))
-            case 2:
-                del out[at : at + rng.choice((1, 1, 4, 16, 200))]
-            case 3:
-                out[at:at] = rng.randbytes(rng.choice((1, 2, 8)))
-            case 4 if words:
-                out[at:at] = rng.choice(words)
-            case 5:
-                part = bytes(out[at : at + rng.choice((1, 8, 40))])
-                out[at:at] = part * rng.choice((1, 2, 30))
-            case 6:
-                other = rng.choice(seeds)
-                start = rng.randrange(len(other) + 1)
-                out[at : at + rng.choice((0, 8, 64))] = other[start : start + rng.choice((8, 64, 400))]
-            case 7:
-                out = out[:at]
-            case _:
-                out[at:at] = str(rng.choice((0, -1, 1 << 31, 1 << 63, 1 << 64, 1 << 200))).encode()
-    return bytes(out[:LONGEST])
-
-
-class Finding(AssertionError):
-    """An input that an entry point does not take as it should."""
-
-
-def take(entry: Entry, data: bytes) -> bool:
-    """Give an input to an entry point; tell whether it was accepted. Raises `Finding`."""
-    begun = time.process_time()
-    accepted = True
-    try:
-        entry.take(data)
-    except entry.errors:
-        accepted = False
-    except Exception as error:
-        raise Finding(f"{entry.name}: {type(error).__name__}: {error} for {data!r}") from error
-    if time.process_time() - begun > SECONDS:
-        raise Finding(f"{entry.name}: {time.process_time() - begun:.1f} s for {data!r}")
-    return accepted
-
-
-def peak() -> int:
-    """Return the most memory that this process ever had, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def fuzz(entry: Entry, count: int, seed: int) -> Iterator[tuple[bytes, bool]]:
-    """Take the corpus and then `count` mutated inputs; yield each with whether it was accepted. Raises `Finding`."""
-    seeds = corpus(entry.name)
-    for data in seeds:
-        yield data, take(entry, data)
-    rng = Random(f"{entry.name} {seed}")
-    before = peak()
-    for _ in range(count):
-        data = mutated(rng, seeds, entry.words)
-        yield data, take(entry, data)
-    if peak() - before > GROWTH:
-        raise Finding(f"{entry.name}: memory grew by {(peak() - before) >> 20} MiB over {count} inputs")
+def _counts(given: list[str], count: int) -> dict[str, int]:
+    """Return how many inputs each entry point gets."""
+    pairs = [text.partition("=") for text in given] or [(name, "", "") for name in ENTRIES]
+    unknown = [name for name, _, _ in pairs if name not in ENTRIES]
+    if unknown:
+        sys.exit(f"there is no entry point {unknown[0]}; there are {', '.join(ENTRIES)}")
+    return {name: int(number or count) for name, _, number in pairs}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("entries", nargs="*", choices=[[], *ENTRIES], metavar="ENTRY")
+    parser.add_argument("entries", nargs="*", metavar="ENTRY[=COUNT]")
     given: Any = parser.parse_args()
-    found = 0
-    for name in given.entries or ENTRIES:
-        entry = ENTRIES[name]
-        begun, inputs, accepted, before = time.process_time(), 0, 0, peak()
-        try:
-            for _, good in fuzz(entry, given.count, given.seed):
-                inputs += 1
-                accepted += good
-        except Finding as finding:
-            found += 1
-            print(finding)
+    found: set[str] = set()
+
+    def show(finding: Finding) -> None:
+        """Print the first finding of each place; a run goes on behind it."""
+        calls = traceback.extract_tb(finding.__cause__.__traceback__) if finding.__cause__ is not None else ()
+        place = f"{calls[-1].filename}:{calls[-1].lineno}" if calls else str(finding)
+        if place not in found:
+            print(f"{place}: {finding}", flush=True)
+        found.add(place)
+
+    total = 0
+    for name, count in _counts(given.entries, given.count).items():
+        begun, inputs, accepted, before, slowest = time.process_time(), 0, 0, peak(), 0.0
+        last = time.perf_counter()
+        for _, good in fuzz(ENTRIES[name], count, given.seed, show):
+            inputs += 1
+            accepted += good
+            now = time.perf_counter()
+            slowest, last = max(slowest, now - last), now
         spent, grown = time.process_time() - begun, (peak() - before) >> 20
-        share = accepted / max(inputs, 1)
+        total += inputs
         print(
-            f"{name}: {inputs} inputs, {share:.0%} accepted, {spent:.0f} s, peak +{grown} MiB, seed {given.seed}",
+            f"{name}: {inputs} inputs, {accepted / inputs:.0%} accepted, {spent:.0f} s, slowest {slowest:.2f} s, "
+            f"peak +{grown} MiB, seed {given.seed}",
             flush=True,
         )
+    print(f"{total} inputs, {len(found)} findings, peak {peak() >> 20} MiB")
     return int(bool(found))
 
 

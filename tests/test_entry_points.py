@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
-import tracemalloc
+import time
 from random import Random
-from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.entry_points import CORPUS, ENTRIES, Entry, Finding, corpus, fuzz, mutated, take
+from tests.entry import CORPUS, LONGEST, Entry, Finding, Mutator, corpus, fuzz, take
+from tests.entry_points import ENTRIES
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-SHORT = 300
+SHORT = 200
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -46,12 +42,37 @@ def test_the_fuzzer_finds_what_is_planted() -> None:
     assert take(Entry(name="a", take=refuses, errors=(ValueError,)), b"") is False
 
 
+def test_the_fuzzer_finds_what_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.entry.SECONDS", 0.05)
+
+    def slow(data: bytes) -> None:
+        end = time.process_time() + 0.1
+        while time.process_time() < end:
+            pass
+
+    with pytest.raises(Finding, match=r"0\.1 s"):
+        take(Entry(name="a", take=slow, errors=()), b"")
+    assert take(Entry(name="a", take=lambda _: time.sleep(0.1), errors=()), b"")  # as where the machine is busy
+
+
 def test_mutations_are_different_and_the_same_for_a_seed() -> None:
-    seeds = [b"abcdefgh" * 4, b"0123456789"]
-    first, again = Random(3), Random(3)
-    found = [mutated(first, seeds, (b"word",)) for _ in range(200)]
-    assert found == [mutated(again, seeds, (b"word",)) for _ in range(200)]
-    assert len(set(found)) > 150
+    seeds = [b"abcdefgh: 4\n  ij: 5\n", b"0123456789\n" * 3, b""]
+    for text in (False, True):
+        first, again = (Mutator(Random(3), seeds, (b"word",), text=text) for _ in range(2))
+        found = [first() for _ in range(200)]
+        assert found == [again() for _ in range(200)]
+        assert len(set(found)) > 120
+        assert max(map(len, found)) <= LONGEST
+
+
+def test_mutations_of_text_change_words_and_lines() -> None:
+    seeds = [b"one: 1\n  two: 2\nthree: 3\n"]
+    mutated = Mutator(Random(1), seeds, text=True)
+    found = {mutated() for _ in range(3000)}
+    assert b"  two: 2\none: 1\nthree: 3\n" in found
+    assert b"one: 1\nthree: 3\n" in found
+    assert b"one: 1\n  three: 2\nthree: 3\n" in found
+    assert b"one: 1\n    two: 2\nthree: 3\n" in found
 
 
 @pytest.mark.slow
@@ -67,93 +88,3 @@ def test_by_coverage() -> None:
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert "Done 200" in ran.stderr
-
-
-# -- writers --------------------------------------------------------------------------------------------------------
-
-WRITER = """
-import sys
-from hvabi.abi.whole_file import writing_whole
-print("ready", flush=True)
-sys.stdin.readline()
-for turn in range(10**6):
-    with writing_whole(sys.argv[1]) as stream:
-        for part in range(64):
-            stream.write(bytes([turn % 251]) * 4096)
-"""
-
-
-def test_a_writer_that_is_killed_leaves_a_whole_file(tmp_path: Path) -> None:
-    rng = Random(1)
-    place = tmp_path / "file"
-    for _ in range(6):
-        with subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as writer:
-            assert writer.stdin is not None
-            assert writer.stdout is not None
-            writer.stdout.readline()
-            writer.stdin.write(b"\n")
-            writer.stdin.flush()
-            with pytest.raises(subprocess.TimeoutExpired):
-                writer.wait(0.02 + rng.random() * 0.2)
-            writer.kill()
-        if place.exists():
-            data = place.read_bytes()
-            assert (len(data), len(set(data))) == (64 * 4096, 1), "a mixture of two, or a part of one"
-    assert place.exists()
-
-
-SIGNS = ("write_text(", "write_bytes(", 'open("w', 'open("a', "os.fdopen(")
-
-
-def test_nothing_writes_a_file_any_other_way() -> None:
-    """What people keep is written as a whole. The rest is named here, with what it is."""
-    streams = {
-        "cli/replay.py": "--follow is read along, line by line",
-        "conformance/transcript.py": "line by line: a run that was killed shows how far it came",
-        "publish/folder.py": "a folder that takes its name when it is whole",
-        "abi/whole_file.py": "the way itself",
-    }
-    root = CORPUS.parents[2]
-    found = set()
-    for top in ("abi", "adapters", "backend", "cli", "conformance", "publish", "traces"):
-        for path in (root / top).rglob("*.py"):
-            text = path.read_text(encoding="utf-8")
-            if any(sign in text for sign in SIGNS):
-                found.add(path.relative_to(root).as_posix())
-    assert found == streams.keys(), found ^ streams.keys()
-
-
-# -- soak -----------------------------------------------------------------------------------------------------------
-
-
-def soak(count: int) -> None:
-    """Answer mixed calls, right and mutated, on the same hosts; what is held afterwards is what was held before."""
-    entry, rng, seeds = ENTRIES["adapter"], Random(5), corpus("adapter")
-
-    def some(calls: int) -> None:
-        for _ in range(calls):
-            take(entry, mutated(rng, seeds, entry.words))
-
-    some(2000)  # caches fill, code is written
-    gc.collect()
-    tracemalloc.start()
-    try:
-        some(count // 2)
-        gc.collect()
-        middle = tracemalloc.get_traced_memory()[0]
-        some(count)
-        gc.collect()
-        assert tracemalloc.get_traced_memory()[0] - middle < 256 << 10
-    finally:
-        tracemalloc.stop()
-
-
-def test_mixed_calls_hold_memory_flat() -> None:
-    soak(1000)
-
-
-@pytest.mark.slow
-def test_mixed_calls_hold_memory_flat_for_long() -> None:
-    soak(100_000)

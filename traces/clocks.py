@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from hvabi.traces.event import Clock
 
 _BRACKET = re.compile(r"\[\s{0,12}(\d{1,9}\.\d{1,9})(?:\s{1,4}<[ \d.]{1,24}>)?\]")
+_PLAIN = 22
+"""Most characters of ``[   56.146336] ``: twelve before the point, so that no other clock is later."""
 _KMSG = re.compile(r"\d{1,4},\d{1,20},(\d{1,18}),[^;\[]{0,40};")
 _TRACE = re.compile(r"(?<![\w.])(\d{1,12}\.\d{1,9}):\s{1,40}(?:\w{1,20}:)?$")
 _MARKER = re.compile(r"(?<![\w.])(\d{1,12}\.\d{1,9}):\s{1,40}tracing_mark_write:\s{0,4}$")
@@ -36,7 +38,7 @@ def printk_time(prefix: str) -> float | None:
     Knows ``[   56.146336] ``, alone or behind what syslog or the journal put before it, with the caller or the
     difference that the kernel and dmesg can add, and the records of ``/dev/kmsg``. Times of day are no such time.
     """
-    if prefix[:1] == "[" and prefix[-2:] == "] " and prefix[-9:-8] == ".":
+    if prefix[:1] == "[" and prefix[-2:] == "] " and prefix[-9:-8] == "." and len(prefix) <= _PLAIN:
         try:  # the common case
             return float(prefix[1:-2])
         except ValueError:
@@ -48,6 +50,16 @@ def printk_time(prefix: str) -> float | None:
         return float(found.group(1))
     kmsg = _KMSG.match(prefix)
     return int(kmsg.group(1)) / 1e6 if kmsg else None
+
+
+def stamp_time(stamp: bytes) -> float | None:
+    """Return what `printk_time` gives for the common ``[   56.146336``, with ``] `` behind it; None for another one."""
+    if stamp[:1] != b"[" or stamp[-7:-6] != b"." or len(stamp) > _PLAIN - 2:
+        return None
+    try:
+        return float(stamp[1:])
+    except ValueError:
+        return None
 
 
 def trace_time(prefix: str) -> float | None:

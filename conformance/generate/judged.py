@@ -7,17 +7,19 @@ from dataclasses import fields as fields_of
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import CodecError, HvAbiError
-from hvabi.abi.expr import paths
+from hvabi.abi.expr import Attr, Name, paths
 from hvabi.abi.scope import Fields, Scope
 from hvabi.abi.wire import laid_over
 from hvabi.conformance.case import Held
 from hvabi.conformance.generate.basis import Basis, Question, as_fields, basis_of, host_rules, vary
 from hvabi.conformance.generate.way import at_the_end, way_memory
 from hvabi.conformance.oracle.answers import Request, same
-from hvabi.conformance.oracle.walk import Names, Undefined, value
+from hvabi.conformance.oracle.walk import Names, Undefined, Unread, value
 
 if TYPE_CHECKING:
     from hvabi.abi.calls import Call
+    from hvabi.abi.expr import Expr
+    from hvabi.abi.model import Field
     from hvabi.conformance.case import Case, Expected, Memory
 
 MOST_BYTES = 1 << 16
@@ -147,6 +149,29 @@ def _is_this_call(basis: Basis, question: Question) -> bool:
     return True
 
 
+def _is_of_others(request: Request) -> bool:
+    """Whether a number in the request is that of another call, which the specification says nothing of.
+
+    A host may have that call too, and then answers it.
+    """
+    found: list[tuple[Field, Expr, Expr | None]] = []
+    for name, field in request.message.fields.items():
+        found.append((field, Name(name), field.const))
+        parts = field.word.fields if field.word is not None else {}
+        own = request.placement.parts
+        found += [(part, Attr(Name(name), key), own.get(f"{name}.{key}")) for key, part in parts.items()]
+    for item, path, expr in found:
+        if not item.others:
+            continue
+        try:
+            number = value(path, request.names)
+        except Unread:
+            continue
+        if item.is_another_call(number) and (expr is None or number != value(expr, request.names)):
+            return True
+    return False
+
+
 def _is_another_call(basis: Basis, question: Question, regs: dict[str, int], mem: Memory) -> bool:
     """Whether a request is one of another call of the ABI, by its constants and fixed registers."""
     placements = basis.abi.transports[basis.transport].placements
@@ -212,7 +237,6 @@ def _judge(basis: Basis, question: Question, regs: dict[str, int], mem: Memory) 
     if _is_another_call(basis, sent, regs, mem):
         return None
     try:
-        answers = basis.answers(sent, wire)
         there = at_the_end(basis, sent)
         request = Request(
             basis.oracle(sent.setup),
@@ -226,6 +250,9 @@ def _judge(basis: Basis, question: Question, regs: dict[str, int], mem: Memory) 
             regs,
             there.held,
         )
+        if _is_of_others(request):
+            return None
+        answers = basis.answers(sent, wire)
         broken = tuple(request.broken())
     except (HvAbiError, Undefined):
         return None

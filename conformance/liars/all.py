@@ -140,23 +140,25 @@ def _liar(abi: str, revision: str, transport: str, role: Role, made: Made) -> Li
 
 
 @cache
-def _reasons() -> tuple[tuple[str, str], ...]:
-    """Return ``(glob of ids, reason)`` of the liars that nobody can tell from a right implementation."""
+def _reasons() -> tuple[tuple[str, str, str], ...]:
+    """Return ``(glob of ids, reason, kind)`` of the liars with an excuse: ``equivalent`` or ``exempt``."""
     text = resources.files("hvabi.conformance.liars").joinpath("equivalent.yaml").read_text("utf-8")
-    return tuple((row["id"], " ".join(row["why"].split())) for row in yaml.safe_load(text)["equivalent"])
+    return tuple(
+        (row["id"], " ".join(row["why"].split()), kind) for kind, rows in yaml.safe_load(text).items() for row in rows
+    )
 
 
 def _with_reasons(abi: str, every: list[Liar]) -> Iterator[Liar]:
     used: set[str] = set()
-    reasons = [(pattern, why) for pattern, why in _reasons() if pattern.startswith(f"{abi}@")]
+    reasons = [row for row in _reasons() if row[0].startswith(f"{abi}@")]
     for liar in every:
-        hit = next(((pattern, why) for pattern, why in reasons if fnmatchcase(liar.id, pattern)), None)
+        hit = next((row for row in reasons if fnmatchcase(liar.id, row[0])), None)
         if hit is None:
             yield liar
             continue
         used.add(hit[0])
-        yield replace(liar, equivalent=hit[1])
-    stale = [pattern for pattern, _ in reasons if pattern not in used]
+        yield replace(liar, equivalent=hit[1]) if hit[2] == "equivalent" else replace(liar, exempt=hit[1])
+    stale = [pattern for pattern, _, _ in reasons if pattern not in used]
     if stale:
         raise HvAbiError(
             f"the reason for {stale[0]} is about no liar",

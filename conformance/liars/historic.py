@@ -13,7 +13,7 @@ from hvabi.abi.errors import HvAbiError
 from hvabi.abi.expr import Int, parse
 from hvabi.abi.registry import bundled, load
 from hvabi.abi.scope import enum_names
-from hvabi.conformance.liars import guests, hosts, model, nodes
+from hvabi.conformance.liars import guests, hosts, keepers, model, nodes
 from hvabi.conformance.liars.liar import Liar, Planted
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _planted(row: Mapping[str, Any]) -> Callable[[Abi], Abi]:
 
 
 def _engine(name: str) -> type[Any]:
-    for module in (hosts, nodes, guests):
+    for module in (hosts, keepers, nodes, guests):
         if hasattr(module, name):
             found: type[Any] = getattr(module, name)
             return found

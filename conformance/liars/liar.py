@@ -43,6 +43,7 @@ class Liar:
         id: permanent; ``ABI@REVISION.ROLE.TRANSPORT.KIND.NAME``.
         what: one sentence: what is wrong with it.
         equivalent: why nobody can tell it from a right implementation, or None.
+        exempt: why no case is made for it although one could tell it, or None.
         hints: ids of rules, or words of case ids, where it is likely to be caught; only speed depends on them.
         reference: the historic bug's reference, or None.
         breaks: whether it is the bug that it falls over. Any other liar must answer, and answer wrongly.
@@ -58,9 +59,15 @@ class Liar:
     what: str
     planted: Planted = field(repr=False)
     equivalent: str | None = None
+    exempt: str | None = None
     hints: tuple[str, ...] = ()
     reference: str | None = None
     breaks: bool = False
+
+    @property
+    def excuse(self) -> str | None:
+        """Why no case catches it, either way; None where one must."""
+        return self.equivalent or self.exempt
 
     def make(self) -> LyingSession:
         """Return a new session with ``handle(line) -> str | None``."""

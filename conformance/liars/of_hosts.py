@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hvabi.abi.expr import Binary, Int
 from hvabi.abi.model import BlockPlace
-from hvabi.conformance.liars import hosts, model
+from hvabi.conformance.liars import hosts, keepers, model
 from hvabi.conformance.liars.exprs import moved
 from hvabi.conformance.liars.liar import Planted
 from hvabi.conformance.liars.made import Made, engine
@@ -111,10 +111,10 @@ class HostLies(RuleLies, AnswerLies, PlaceLies, QuestionLies):
 
     def engines(self) -> Iterator[Made]:
         """Yield hosts whose work is done the wrong way."""
-        yield engine("work", "does-nothing", hosts.DoesNothing, "done")
-        yield engine("work", "last-page-forgotten", hosts.ForgetsLastPage, "done")
-        yield engine("work", "first-page-forgotten", hosts.StartsOnePageLate, "done")
-        yield engine("work", "one-page-too-many", hosts.OverrunsByOne, "done")
+        yield engine("work", "does-nothing", keepers.DoesNothing, "done")
+        yield engine("work", "last-page-forgotten", keepers.ForgetsLastPage, "done")
+        yield engine("work", "first-page-forgotten", keepers.StartsOnePageLate, "done")
+        yield engine("work", "one-page-too-many", keepers.OverrunsByOne, "done")
         convert = self.call.convert
         assert convert is not None  # it is the call that converts
         place = self.transport.placements[self.call.request].place.get(convert.bits or "", (None,))[0]
@@ -122,12 +122,12 @@ class HostLies(RuleLies, AnswerLies, PlaceLies, QuestionLies):
             yield engine("work", "bits-backwards", hosts.reads_bits_backwards(place.block), "done")
         private = convert.to is None or "private" in {*convert.to.states.values(), convert.to.otherwise}
         if convert.each is None and self.widest(convert.pages) and private:
-            yield engine("work", "first-range-only", hosts.FirstRangeOnly, "done")
+            yield engine("work", "first-range-only", keepers.FirstRangeOnly, "done")
         why = (
             None if convert.to is not None else "the bound is on pages that are not private, and the call makes none so"
         )
         if convert.to is None or self.adds_ranges:
-            yield engine("work", "bound-ignored", hosts.IgnoresBound, "limit", equivalent=why)
+            yield engine("work", "bound-ignored", keepers.IgnoresBound, "limit", equivalent=why)
         if any(rule.scope == "call" for rule in self.rules):
             yield engine("footprint", "refused-but-changed", hosts.ConvertsRefused)
         if any(rule.scope != "call" for rule in self.rules):

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from hvabi.abi.expr import Binary, Int, names
-from hvabi.conformance.liars import hosts, model
+from hvabi.conformance.liars import hosts, keepers, model
 from hvabi.conformance.liars.exprs import moved
 from hvabi.conformance.liars.liar import Planted
 from hvabi.conformance.liars.made import Made, engine
@@ -52,16 +52,16 @@ class QuestionLies(Sight):
         """Yield hosts whose work is done the wrong way."""
         query = self.call.query
         assert query is not None  # the caller has looked
-        yield engine("work", "state-inverted", hosts.FindsTheOther, "done")
-        yield engine("work", "always-private", hosts.FindsPrivate, "done")
-        yield engine("work", "always-shared", hosts.FindsShared, "done")
+        yield engine("work", "state-inverted", keepers.FindsTheOther, "done")
+        yield engine("work", "always-private", keepers.FindsPrivate, "done")
+        yield engine("work", "always-shared", keepers.FindsShared, "done")
         if self._tells_runs():
-            yield engine("work", "run-not-cut", hosts.RunsOn, "done")
+            yield engine("work", "run-not-cut", keepers.RunsOn, "done")
             if self.abi.facts:
-                yield engine("work", "run-over-facts", hosts.IgnoresFacts, "done")
+                yield engine("work", "run-over-facts", keepers.IgnoresFacts, "done")
         if query.answer_each:
-            yield engine("work", "list-one-late", hosts.ListOneLate, "done")
-            yield engine("work", "list-one-early", hosts.ListOneEarly, "done")
+            yield engine("work", "list-one-late", keepers.ListOneLate, "done")
+            yield engine("work", "list-one-early", keepers.ListOneEarly, "done")
         blocks = self.transport.placements[self.call.request].blocks.values()
         if any(block.space is None and block.at is not None and block.access != "out" for block in blocks):
             yield engine("memory", "read-twice", hosts.ReadsTwice, "memory-flip")

@@ -63,8 +63,8 @@ class Caught:
 
     @property
     def good(self) -> bool:
-        """Whether the kit was right: a liar that lies is caught, one that is equivalent is not."""
-        return bool(self.by) == (self.liar.equivalent is None) and not self.broken
+        """Whether the kit was right: a liar that lies is caught, one with an excuse is not."""
+        return bool(self.by) == (self.liar.excuse is None) and not self.broken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +77,12 @@ class SmokeReport:
     @property
     def caught(self) -> tuple[Caught, ...]:
         """The liars that were caught as they should be."""
-        return tuple(entry for entry in self.entries if entry.by and entry.liar.equivalent is None)
+        return tuple(entry for entry in self.entries if entry.by and entry.liar.excuse is None)
 
     @property
     def survivors(self) -> tuple[Caught, ...]:
         """The liars that no case caught: a case is missing for each."""
-        return tuple(entry for entry in self.entries if not entry.by and entry.liar.equivalent is None)
+        return tuple(entry for entry in self.entries if not entry.by and entry.liar.excuse is None)
 
     @property
     def equivalent(self) -> tuple[Caught, ...]:
@@ -90,13 +90,18 @@ class SmokeReport:
         return tuple(entry for entry in self.entries if entry.liar.equivalent is not None and not entry.by)
 
     @property
+    def exempt(self) -> tuple[Caught, ...]:
+        """The liars that a case could tell and none is made for, each with its reason, and rightly not caught."""
+        return tuple(entry for entry in self.entries if entry.liar.exempt is not None and not entry.by)
+
+    @property
     def refuted(self) -> tuple[Caught, ...]:
-        """The liars that were caught although a reason says that nobody can: the reason is wrong."""
-        return tuple(entry for entry in self.entries if entry.liar.equivalent is not None and entry.by)
+        """The liars that were caught although a reason says that none is: the reason is wrong."""
+        return tuple(entry for entry in self.entries if entry.liar.excuse is not None and entry.by)
 
     @property
     def good(self) -> bool:
-        """Whether every liar was caught or is rightly called equivalent, and there was one at all."""
+        """Whether every liar was caught or has its excuse, and there was one at all."""
         return bool(self.entries) and all(entry.good for entry in self.entries)
 
     def lines(self) -> Iterator[str]:
@@ -107,15 +112,17 @@ class SmokeReport:
             if entry.broken:
                 yield f"NO LIAR {entry.liar.id}: it only fell over: {entry.by[0].message}"
         for entry in self.refuted:
-            yield f"NOT EQUIVALENT {entry.liar.id}: {entry.by[0].case} caught it, but: {entry.liar.equivalent}"
+            yield f"WRONGLY EXCUSED {entry.liar.id}: {entry.by[0].case} caught it, but: {entry.liar.excuse}"
         for entry in self.caught:
             names = ", ".join(f"{catch.case} ({catch.verdict.value})" for catch in entry.by)
             yield f"caught {entry.liar.id}: {entry.liar.what} By {names}"
         for entry in self.equivalent:
             yield f"equivalent {entry.liar.id}: {entry.liar.equivalent}"
+        for entry in self.exempt:
+            yield f"exempt {entry.liar.id}: {entry.liar.exempt}"
         yield (
             f"{len(self.entries)} liars: {len(self.caught)} caught, {len(self.survivors)} not caught, "
-            f"{len(self.equivalent)} equivalent, {len(self.refuted)} wrongly called equivalent"
+            f"{len(self.equivalent)} equivalent, {len(self.exempt)} exempt, {len(self.refuted)} wrongly excused"
         )
 
 

@@ -223,8 +223,7 @@ class Request(Questioned):
         again.facts = self.facts.copy()
         again.marks = list(self.marks)
         again.inject = None
-        again.shared = copy(self.shared)
-        again.shared.refused = {}  # its facts are others
+        again.shared = self.shared.of_request()
         start, length = (value(rule.operands[key][0], self.names) for key in ("start", "length"))
         truth = bool(value(rule.operands["is"][0], self.names))
         again.facts.lay(rule.words["name"], start // PAGE, -(-(start + max(length, 0)) // PAGE), truth)

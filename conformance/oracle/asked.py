@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.model import BlockPlace, PairPlace, RegisterPlace
@@ -11,7 +12,7 @@ from hvabi.conformance.case import Held
 from hvabi.conformance.oracle.checks import holds
 from hvabi.conformance.oracle.held import names_of
 from hvabi.conformance.oracle.pages import FactSet, PageSet, inside
-from hvabi.conformance.oracle.walk import Names, Read, Undefined, Unread, value
+from hvabi.conformance.oracle.walk import Names, PartlyRead, Read, Undefined, Unread, value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +42,12 @@ class Shared:
         self.elements: tuple[int, list[tuple[int, Any, Names]]] | None = None
         self.wanted: list[tuple[int, int, str | None, bool]] | None = None
         self.refused: dict[int, Expected] = {}
+
+    def of_request(self) -> Shared:
+        """Return what is the same for the request whatever the state of the pages is."""
+        shared = copy(self)
+        shared.refused = {}
+        return shared
 
 
 class Asked:
@@ -87,14 +94,13 @@ class Asked:
                 config,
                 {name: item.expr for name, item in self.call.define.items()},
                 dict(fields),
-                cpl=cpl if self.transport.shows_cpl else 0,
-                enabled=int(setup.enabled),
+                {"cpl": cpl if self.transport.shows_cpl else 0, "enabled": int(setup.enabled)},
             )
             self.names = self.placed
             self.placed = self._with_handle()
             self._lost = frozenset(name for name in self.placement.blocks if not self._is_memory(name))
             unread = frozenset(name for name in fields if self._lies_in(name) in self._lost)
-            self.names = self.names.with_fields(Read(fields, unread))
+            self.names = self.names.with_fields(PartlyRead(fields, unread) if unread else Read(fields))
             self.shared.names = self.placed, self._lost, self._with_handle()
         self.placed, self._lost, self.names = self.shared.names
         self.done = 0

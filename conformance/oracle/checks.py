@@ -5,29 +5,45 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.expr import Attr, Name
+from hvabi.abi.values import by_identity
 from hvabi.conformance.oracle.held import is_handle
 from hvabi.conformance.oracle.pages import inside
-from hvabi.conformance.oracle.walk import Names, Undefined, value
+from hvabi.conformance.oracle.walk import Names, Undefined, meaning, value
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hvabi.abi.calls import Rule
     from hvabi.abi.model import Enum
     from hvabi.conformance.oracle.asked import Asked as Request
+
+    Judge = Callable[[Request, Names], bool]
+    Value = Callable[[Names], Any]
 
 LAST_PAGE = 1 << 52
 
 
 def holds(rule: Rule, request: Request) -> bool:
     """Whether the request keeps the rule. Raises `Undefined` where an operand has no value."""
-    names = request.names
-    if rule.when is not None and not value(rule.when, names):
-        return True
-    if "each" not in rule.words:
-        return _holds(rule, request, names)
-    inside = [names.plus(it=item, index=number) for number, item in enumerate(names.of(rule.words["each"]))]
+    return _judge(rule)(request, request.names)
+
+
+@by_identity
+def _judge(rule: Rule) -> Judge:
+    """Return what tells whether a request keeps a rule, once for each rule."""
+    judge = _of_elements(rule, rule.words["each"]) if "each" in rule.words else _of_one(rule)
+    if rule.when is None:
+        return judge
+    when = meaning(rule.when)
+    return lambda request, names: not when(names) or judge(request, names)
+
+
+def _of_elements(rule: Rule, each: str) -> Judge:
+    """Return the check of a rule over the elements of a list: all are looked at, also behind one that breaks it."""
     if rule.check == "disjoint":
-        return _apart(rule, inside)
-    return not [one for one in inside if not _holds(rule, request, one)]
+        return lambda request, names: _apart(rule, names.inside(names.of(each)))
+    judge = _of_one(rule)
+    return lambda request, names: False not in [judge(request, one) for one in names.inside(names.of(each))]
 
 
 def _apart(rule: Rule, elements: list[Names]) -> bool:
@@ -45,56 +61,80 @@ def _apart(rule: Rule, elements: list[Names]) -> bool:
     return True
 
 
-def _holds(rule: Rule, request: Request, names: Names) -> bool:
-    def every(key: str) -> list[int]:
-        return [value(expr, names) for expr in rule.operands[key]]
+def _of_one(rule: Rule) -> Judge:
+    """Return the check of a rule over the names of the call, or of one element."""
 
-    def only(key: str) -> int:
-        return int(value(rule.operands[key][0], names))
+    def only(key: str) -> Value:
+        return meaning(rule.operands[key][0])
+
+    def every(key: str) -> Callable[[Names], list[int]]:
+        each = [meaning(expr) for expr in rule.operands[key]]
+        first = each[0]
+        return (lambda names: [first(names)]) if len(each) == 1 else lambda names: [one(names) for one in each]
 
     match rule.check:
         case "aligned":
-            to = only("to")
-            return not [x for x in every("of") if x % to]
+            of, to = every("of"), only("to")
+            return lambda request, names: _are_multiples(to(names), of(names))
         case "non-empty":
-            return 0 not in every("of")
+            of = every("of")
+            return lambda request, names: 0 not in of(names)
         case "no-wrap":
-            return (only("start") + only("length")) >> only("width") == 0
+            start, length, width = only("start"), only("length"), only("width")
+            return lambda request, names: (start(names) + length(names)) >> width(names) == 0
         case "below":
-            return max(every("of")) < only("limit")
+            of, limit = every("of"), only("limit")
+            return lambda request, names: max(of(names)) < limit(names)
         case "at-most" | "count-at-most":
-            return max(every("of")) <= only("limit")
+            of, limit = every("of"), only("limit")
+            return lambda request, names: max(of(names)) <= limit(names)
         case "within":
-            return min(every("of")) >= only("low") and max(every("of")) < only("high")
+            of, low, high = every("of"), only("low"), only("high")
+            return lambda request, names: min(of(names)) >= low(names) and max(of(names)) < high(names)
         case "ordered":
-            return only("high") - only("low") > 0
+            low, high = only("low"), only("high")
+            return lambda request, names: high(names) - low(names) > 0
         case "same-half":
-            return len({x // 2 ** only("bit") % 2 for x in every("of")}) == 1
+            of, bit = every("of"), only("bit")
+            return lambda request, names: len({x // 2 ** bit(names) % 2 for x in of(names)}) == 1
         case "equals":
-            return set(every("of")) == {only("to")}
+            of, to = every("of"), only("to")
+            return lambda request, names: set(of(names)) == {to(names)}
         case "bits-set":
-            return all(only("mask") & ~x == 0 for x in every("of"))
+            of, mask = every("of"), only("mask")
+            return lambda request, names: all(mask(names) & ~x == 0 for x in of(names))
         case "reserved":
-            return set(every("of")) <= {0}
+            of = every("of")
+            return lambda request, names: set(of(names)) <= {0}
         case "known-value":
-            return set(every("of")) <= _known(rule, request)
+            of = every("of")
+            return lambda request, names: set(of(names)) <= _known(rule, request)
         case "fits-buffer":
-            return only("size") - only("length") >= 0
+            size, length = only("size"), only("length")
+            return lambda request, names: size(names) - length(names) >= 0
         case "enabled":
-            return bool(names.of("enabled"))
+            return lambda request, names: bool(names.of("enabled"))
         case "privileged":
-            return bool(names.of("cpl") == 0)
+            return lambda request, names: bool(names.of("cpl") == 0)
         case "selected":
-            return request.is_selected({expr.name for expr in rule.operands.get("of", ()) if isinstance(expr, Name)})
+            named = {expr.name for expr in rule.operands.get("of", ()) if isinstance(expr, Name)}
+            return lambda request, names: request.is_selected(named)
         case "readable":
-            return request.is_readable(rule.words["of"])
+            return lambda request, names: request.is_readable(rule.words["of"])
         case "within-memory" | "in-state" | "fact":
-            return _pages(rule, request, only)
+            start, length = only("start"), only("length")
+            return lambda request, names: _pages(rule, request, names, start(names), length(names))
         case "handle":
-            return is_handle(request, only("of"), rule.words["is"])
+            number = only("of")
+            return lambda request, names: is_handle(request, number(names), rule.words["is"])
         case "expr":
-            return bool(only("expr"))
+            truth = only("expr")
+            return lambda request, names: bool(truth(names))
     raise Undefined(f"no check {rule.check}")
+
+
+def _are_multiples(to: int, numbers: list[int]) -> bool:
+    return not [x for x in numbers if x % to]
 
 
 def first_failing(rule: Rule, request: Request, low: int, high: int) -> int | None:
@@ -152,8 +192,7 @@ def _known(rule: Rule, request: Request) -> set[int]:
     return {item.value for item in enum.values.values()}
 
 
-def _pages(rule: Rule, request: Request, only: Any) -> bool:
-    start, length = only("start"), only("length")
+def _pages(rule: Rule, request: Request, names: Names, start: int, length: int) -> bool:
     first = start // 4096
     end = first if length <= 0 else -(-(start + length) // 4096)
     if not 0 <= first <= end <= LAST_PAGE:
@@ -165,4 +204,4 @@ def _pages(rule: Rule, request: Request, only: Any) -> bool:
     name = rule.words["name"]
     if "is" not in rule.operands:
         return request.facts.all_are(name, first, end, True) or request.facts.all_are(name, first, end, False)
-    return request.facts.all_are(name, first, end, bool(only("is")))
+    return request.facts.all_are(name, first, end, bool(value(rule.operands["is"][0], names)))

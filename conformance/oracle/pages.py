@@ -55,8 +55,10 @@ class PageSet:
 
     def all_in(self, start: int, end: int, state: str) -> bool:
         """Whether every page of [start, end) is in a state."""
-        edges = sorted({start, *(edge for lo, hi, _ in self._laid for edge in (lo, hi) if start < edge < end)})
-        return all(self.state(edge) == state for edge in edges) if start < end else True
+        if start >= end:
+            return True
+        edges = [edge for lo, hi, _ in self._laid for edge in (lo, hi) if start < edge < end]
+        return {self.state(edge) for edge in (start, *edges)} == {state}
 
     def copy(self) -> PageSet:
         """Return an independent copy."""

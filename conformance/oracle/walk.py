@@ -5,6 +5,7 @@ It shares the tree with `hvabi.abi.expr`, and neither code nor runtime: where th
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.expr import (
@@ -26,7 +27,7 @@ from hvabi.abi.expr import (
 from hvabi.abi.values import by_identity, ident
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from hvabi.abi.model import Transport
     from hvabi.abi.specification import Abi
@@ -43,9 +44,17 @@ class Unread(Undefined):
 
 
 class Read(dict[str, Any]):
+    """The fields of a request that can be read."""
+
+    def __missing__(self, name: str) -> Any:
+        """Raise: there is nothing to read."""
+        raise Unread(f"{name} lies where there is no memory")
+
+
+class PartlyRead(Read):
     """The fields of a request; those that cannot be read are known to be fields, and have no value."""
 
-    def __init__(self, fields: Mapping[str, Any], unread: frozenset[str] = frozenset()) -> None:
+    def __init__(self, fields: Mapping[str, Any], unread: frozenset[str]) -> None:
         super().__init__({name: item for name, item in fields.items() if name not in unread})
         self.unread = unread
 
@@ -53,15 +62,11 @@ class Read(dict[str, Any]):
         """Whether the request has such a field."""
         return super().__contains__(name) or name in self.unread
 
-    def __missing__(self, name: str) -> Any:
-        """Raise: there is nothing to read."""
-        raise Unread(f"{name} lies where there is no memory")
-
 
 class Names:
     """What a name means, looked up the slow way, in the order that docs/spec-language.md states."""
 
-    __slots__ = ("_defined", "abi", "config", "define", "fields", "local", "transport")
+    __slots__ = ("_defined", "_inside", "abi", "config", "define", "fields", "local", "transport")
 
     def __init__(
         self,
@@ -70,23 +75,30 @@ class Names:
         config: Mapping[str, int],
         define: Mapping[str, Expr],
         fields: Mapping[str, Any],
-        **local: Any,
+        local: Mapping[str, Any] | None = None,
     ) -> None:
         self.abi = abi
         self.transport = transport
         self.config = config
         self.define = define
         self.fields = fields
-        self.local = local
+        self.local: Mapping[str, Any] = {} if local is None else local
         self._defined: dict[str, Any] = {}
+        self._inside: tuple[Sequence[Any], list[Names]] | None = None
 
     def plus(self, **local: Any) -> Names:
         """Return the same names and some more."""
-        return Names(self.abi, self.transport, self.config, self.define, self.fields, **{**self.local, **local})
+        return Names(self.abi, self.transport, self.config, self.define, self.fields, {**self.local, **local})
+
+    def inside(self, items: Sequence[Any]) -> list[Names]:
+        """Return the names within each element of a list, with `it` and `index`; made once for the last such list."""
+        if self._inside is None or self._inside[0] is not items:
+            self._inside = items, [self.plus(it=item, index=number) for number, item in enumerate(items)]
+        return self._inside[1]
 
     def with_fields(self, fields: Mapping[str, Any]) -> Names:
         """Return the same names with other fields of the request."""
-        return Names(self.abi, self.transport, self.config, self.define, fields, **self.local)
+        return Names(self.abi, self.transport, self.config, self.define, fields, self.local)
 
     def of(self, name: str) -> Any:
         """Return what a name means. Raises `Undefined` where nothing has it."""
@@ -124,16 +136,18 @@ def _static_names(abi: Abi) -> dict[str, Any]:
 
 def value(expr: Expr, names: Names) -> Any:
     """Return the value of an expression. Raises `Undefined`."""
-    found = _known.get(id(expr))
-    return (found[1] if found is not None else _meaning(expr))(names)
+    return meaning(expr)(names)
 
 
 _known: dict[int, tuple[Expr, Callable[[Names], Any]]] = {}
 _MOST_KNOWN = 1 << 14
 
 
-def _meaning(expr: Expr) -> Callable[[Names], Any]:
-    """Make the function of an expression and keep it by the tree's identity, as hashing would take longer than this."""
+def meaning(expr: Expr) -> Callable[[Names], Any]:
+    """Return the function of an expression, kept by the tree's identity, as hashing would take longer than this."""
+    found = _known.get(id(expr))
+    if found is not None:
+        return found[1]
     if len(_known) >= _MOST_KNOWN:
         _known.clear()
     function = _function(expr)
@@ -149,7 +163,7 @@ def _function(expr: Expr) -> Callable[[Names], Any]:
         case Truth(truth):
             return lambda names: int(truth)
         case Name(name):
-            return lambda names: names.of(name)
+            return lambda names: names.local[name] if name in names.local else names.of(name)
         case Attr(base, name):
             of = _function(base)
             return lambda names: _part(of(names), name)
@@ -226,23 +240,23 @@ def _distance(number: int) -> int:
 
 
 _CALCULATE: Mapping[str, Callable[[int, int], int]] = {
-    "+": lambda left, right: left + right,
-    "-": lambda left, right: left - right,
-    "*": lambda left, right: left * right,
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
     "//": lambda left, right: left // _divisor(right),
     "%": lambda left, right: left % _divisor(right),
-    "&": lambda left, right: left & right,
-    "|": lambda left, right: left | right,
+    "&": operator.and_,
+    "|": operator.or_,
     "<<": lambda left, right: left << _distance(right),
     ">>": lambda left, right: left >> _distance(right),
 }
 _COMPARE: Mapping[str, Callable[[int, int], bool]] = {
-    "==": lambda left, right: left == right,
-    "!=": lambda left, right: left != right,
-    "<": lambda left, right: left < right,
-    "<=": lambda left, right: left <= right,
-    ">": lambda left, right: left > right,
-    ">=": lambda left, right: left >= right,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
 }
 
 

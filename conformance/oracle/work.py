@@ -75,10 +75,8 @@ class Working(Asked):
             items = self.elements()
             first = value(convert.first, self.names) if convert.first is not None else 0
             last = value(convert.count, self.names) if convert.count is not None else len(items)
-            rows = range(first, min(last, len(items)))
-            self.shared.elements = (
-                first, [(number, items[number], self.names.plus(it=items[number], index=number)) for number in rows]
-            )  # fmt: skip
+            inside, rows = self.names.inside(items), range(first, min(last, len(items)))
+            self.shared.elements = first, [(number, items[number], inside[number]) for number in rows]
         self.index, elements = self.shared.elements
         return elements
 
@@ -96,9 +94,15 @@ class Working(Asked):
             at += size
         return rows
 
-    def asked_by_bits(self) -> list[tuple[int, int, str | None]]:
-        """Return first page, pages and state asked for of each run of equal bits."""
-        return [self._wanted(names)[:3] for _, _, names in self._elements()]
+    def named(self) -> list[tuple[Names, int, int, str | None]]:
+        """Return what the request names: for each element its names, first page, pages and the state asked for."""
+        rows = zip(self._elements(), self._all_wanted(), strict=True)
+        return [(names, start, pages, to) for (_, _, names), (start, pages, to, _) in rows]
+
+    def _all_wanted(self) -> list[tuple[int, int, str | None, bool]]:
+        if self.shared.wanted is None:
+            self.shared.wanted = [self._wanted(names) for _, _, names in self._elements()]
+        return self.shared.wanted
 
     def _wanted(self, names: Names) -> tuple[int, int, str | None, bool]:
         """Return first page, pages, state asked for and whether the direction is known at all."""
@@ -138,9 +142,7 @@ class Working(Asked):
         assert convert is not None  # the caller has looked
         elements = self._elements()
         begin = self.index
-        if self.shared.wanted is None:
-            self.shared.wanted = [self._wanted(names) for _, _, names in elements]
-        wanted = self.shared.wanted
+        wanted = self._all_wanted()
         self._rest = tuple((start, start + pages) for start, pages, to, _ in wanted if to and pages)
         prevalidate = self.call.prevalidate and self.call.prevalidate[0].value == "true"
         if prevalidate:

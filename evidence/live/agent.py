@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from hvabi.evidence.live import kvm
 from hvabi.evidence.live.machine import Machine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable
 
     from hvabi.evidence.live.kernels import Kernel
 
@@ -72,52 +71,3 @@ def emulated(kernel: Kernel, elf: bytes, progress: Callable[[object], None]) -> 
         count=len(HOSTS),
         progress=progress,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """A case that ends differently in the agent's run and in that of the bundled host adapter."""
-
-    case: str
-    agent: str
-    bundled: str
-
-    @property
-    def bad(self) -> bool:
-        """Whether one of the two is a failure; a warning beside a pass is not."""
-        return not {self.agent, self.bundled} <= {"pass", "warn", "note"}
-
-    def __str__(self) -> str:
-        """Return it as a line."""
-        return f"{self.case}: agent {self.agent}, bundled {self.bundled}"
-
-
-def differences(
-    agent: Iterable[Mapping[str, Any]], bundled: Iterable[Mapping[str, Any]]
-) -> tuple[int, list[Difference]]:
-    """Compare results of the agent with those of the bundled host adapter, case by case.
-
-    A case that either did not run is left out. Whether the state was seen is no difference: a guest cannot see it.
-
-    Args:
-        agent: results as in the JSON of ``hvabi conform``, of one run or of several.
-        bundled: results of the bundled host adapter.
-
-    Returns:
-        How many cases both ran, and those that ended differently.
-
-    """
-    ran, known = _verdicts(agent), _verdicts(bundled)
-    both = [case for case in ran if case in known]
-    found = [Difference(case=case, agent=ran[case], bundled=known[case]) for case in both if ran[case] != known[case]]
-    return len(both), found
-
-
-def _verdicts(results: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the verdict of each case that was run."""
-    seen = {"pass-state-not-seen": "pass"}
-    return {
-        row["id"]: seen.get(row["verdict"], row["verdict"])
-        for row in results
-        if row["verdict"] not in ("skip", "not-run")
-    }

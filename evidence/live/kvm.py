@@ -25,6 +25,7 @@ _EXIT = "kvm-exit-hypercall"
 IMPORTS = ("contextlib", "ctypes", "fcntl", "json", "mmap", "os", "signal", "struct", "sys", "tty", "termios")
 _FILES = ("kvm_iut.py", "vcpu.py")
 MODES_32 = ("prot32", "compat", "real")
+DEVICE = Path("/dev/kvm")
 _PROBE_SECONDS = 30
 
 
@@ -76,7 +77,7 @@ def program() -> dict[str, bytes]:
 
 def native_reason() -> str | None:
     """Return why the machine's own /dev/kvm is of no use, or None where three known calls are answered right."""
-    if not Path("/dev/kvm").exists():
+    if not DEVICE.exists():
         return "there is no /dev/kvm"
     with native(None, MODES_32[0]) as command:
         try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import UsageError
+from hvabi.abi.whole_file import write_whole
 from hvabi.conformance.frame import PREFIX
 from hvabi.conformance.transcript import read_transcript
 
@@ -78,17 +79,29 @@ def _canonical(value: Any) -> str:
 def from_transcripts(paths: Iterable[Path]) -> tuple[Observation, ...]:
     """Return the observations of runs, from what they recorded.
 
-    Raises `UsageError` ``not-the-same`` where one kernel answered the same request in two ways.
+    Raises `UsageError` ``not-the-same`` where one kernel answered the same request in two ways, ``bad-transcript``
+    where what was sent or answered is not of the protocol.
     """
     found: dict[str, tuple[str, ...]] = {}
     for path in paths:
-        for request, answers in _calls(path):
+        for request, answers in _all_calls(path):
             key, values = _canonical(request), tuple(map(_canonical, answers))
             if found.setdefault(key, values) != values:
                 raise UsageError(
                     f"the same request was answered in two ways: {key}", code="not-the-same", hint="run it again"
                 )
     return tuple(Observation(request=key, answers=found[key]) for key in sorted(found))
+
+
+def _all_calls(path: Path) -> list[tuple[Any, list[Any]]]:
+    try:
+        return list(_calls(path))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(
+            f"{path} has lines that are not of the protocol: {type(error).__name__}: {str(error)[:200]}",
+            code="bad-transcript",
+            hint="give a file that a run wrote",
+        ) from error
 
 
 def _calls(path: Path) -> Iterator[tuple[Any, list[Any]]]:
@@ -171,9 +184,7 @@ def write(path: Path, observed: Observed) -> None:
     lines = [json.dumps(head)]
     for item in observed.observations:
         lines.append(f'{{"request":{item.request},"answers":[{",".join(item.answers)}]}}')
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, "\n".join(lines) + "\n")
 
 
 def read(path: Path) -> Observed:
@@ -187,13 +198,14 @@ def read(path: Path) -> Observed:
             Observation(request=_canonical(row["request"]), answers=tuple(map(_canonical, row["answers"])))
             for row in rows
         ]
-    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        kernel, how, abi = (str(head[name]) for name in ("kernel", "how", "abi"))
+    except (OSError, ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
         raise UsageError(
             f"{path} has no observations: {error}",
             code="bad-observations",
             hint="hvabi live kvm --observe FILE writes them",
         ) from error
-    return Observed(kernel=head["kernel"], how=head["how"], abi=head["abi"], observations=tuple(items))
+    return Observed(kernel=kernel, how=how, abi=abi, observations=tuple(items))
 
 
 def changes(before: Observed, after: Observed) -> list[Change]:

@@ -43,6 +43,7 @@ PAIRS = [
         "changed",
         "layouts.psc-entry.fields.operation.bits.0",
     ),
+    (PSC, "[0, 0x403]", "[0, 0x404]", "compatible", "changed", "messages.request.fields.exit_code.others.1.1"),
     (ATTRIBUTES, EINVAL + FLAGS, EFAULT + FLAGS, "breaking", "changed", "calls.set.rules.KVM-MEMATTR-02.answer.ret"),
     (
         ATTRIBUTES,

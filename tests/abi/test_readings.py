@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from hvabi.abi import readings as module
 from hvabi.abi.diagnostics import Diagnostic
 from hvabi.abi.errors import CodecError, SpecError
 from hvabi.abi.given import Given
-from hvabi.abi.readings import Readings, from_bytes, naming, read, readings, swapped
+from hvabi.abi.readings import Readings, from_bytes, legal, naming, read, readings, specs, swapped
 from hvabi.abi.registry import abi_ids, bundled, load
+from hvabi.abi.scope import Scope
 
 PSC = bytes.fromhex("000000000000000000e0001f00002000")
 MSR = bytes.fromhex("14e0001f00002000")
@@ -163,6 +166,40 @@ def test_every_example_is_among_the_readings_of_its_registers(abi: str) -> None:
             assert (abi, spec.abi.revision, message, data["transport"]) in ways, example.name
             checked += 1
     assert checked or not bundled(abi).examples
+
+
+@pytest.mark.parametrize("abi", abi_ids())
+def test_ruling_out_by_registers_leaves_out_no_reading(abi: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(abi)
+    spec = load(abi)
+    messages = [(name, message) for name, item in spec.abi.transports.items() for message in item.placements]
+    ruled_out = 0
+    for name, message in rng.sample(messages, min(4, len(messages))):
+        placer = spec.message(message, transport=name).placer
+        scope = Scope(spec.message(message, transport=name).static)
+        right = {key: scope.int(expr) for key, expr in placer.placement.fixed.items()}
+        for _ in range(3):
+            regs = {key: rng.choice((0, 1, 2, 12, 0x1000, rng.getrandbits(32))) for key in placer.registers} | right
+            for key in rng.sample(sorted(regs), rng.randrange(len(regs) + 1) // 2):
+                del regs[key]
+            if rng.random() < 0.3:
+                regs[rng.choice(("rax", "rcx", "x0", "r3", "a0", "dr7"))] = rng.choice((0, 12))
+            mem = ((0x1000, rng.randbytes(64)),) if rng.random() < 0.3 else ()
+            if not regs:
+                continue
+            given = Given(regs=regs, mem=mem)
+            found = legal(specs(naming(regs))[0], given)
+            with monkeypatch.context() as patch:
+                patch.setattr(module, "_hopeless", lambda *_: False)
+                wanted = legal(specs(naming(regs))[0], given)
+            assert found == wanted, regs
+            ruled_out += sum(
+                module._hopeless(each.message(m, transport=t.name), given)
+                for each in specs(naming(regs))[0]
+                for t in each.abi.transports.values()
+                for m in t.placements
+            )
+    assert ruled_out or not any(spec.message(m, transport=t).placer.registers for t, m in messages)
 
 
 @pytest.mark.parametrize("abi", abi_ids())

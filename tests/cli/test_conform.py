@@ -6,15 +6,20 @@ import json
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from hvabi.conformance.frame import PREFIX, format_line
+from hvabi.conformance.iut import Session
 from tests.cli.implementations import (
     DECLARES_KVM,
     MISALIGNED_IS_INVALID,
@@ -195,6 +200,53 @@ def test_the_declared_profile_is_taken(hv: Run, tmp_path: Path) -> None:
     assert ran.code == 0, ran.out
     ran = hv("conform", "tdx-map-gpa", "--iut", iut, "--id", UNALIGNED, "--profile", "spec", columns=200)
     assert "profile spec, seed 0" in ran.out
+
+
+def one_session(path: Path, offers: dict[str, object]) -> threading.Thread:
+    """Connect to a runner that listens, offer only so much, and serve one session."""
+
+    def serve() -> None:
+        with socket.socket(socket.AF_UNIX) as peer:
+            while peer.connect_ex(str(path)):
+                time.sleep(0.02)
+            session = Session()
+            with peer.makefile("rw") as stream:
+                for line in stream:
+                    answer = session.answer(json.loads(line.removeprefix(PREFIX)))
+                    if "abis" in answer.get("ok", {}):
+                        answer["ok"]["abis"] = offers
+                    stream.write(format_line(answer))
+                    stream.flush()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    return thread
+
+
+TDX = {"revisions": ["ghci-1.5"], "transports": ["tdcall"], "roles": ["host"], "profile": "linux-kvm-6.16"}
+
+
+def test_who_connects_is_asked_what_it_offers_before_cases_are_made(hv: Run, tmp_path: Path) -> None:
+    place = tmp_path / "s"
+    peer = one_session(place, {"tdx-map-gpa": TDX})
+    ran = hv("conform", "--iut", f"unix:listen:{place}", "--id", "*.TDX-MAPGPA-06.*")
+    said = " ".join(ran.out.split())
+    assert ", profile linux-kvm-6.16, seed 0" in said
+    assert "It does not offer, so not tested: common-convert, kvm-exit-hypercall" in said
+    assert ran.code == 0, ran.out
+    peer.join(5)
+    assert not peer.is_alive()
+
+
+def test_who_connects_and_has_nothing_is_let_go(hv: Run, tmp_path: Path) -> None:
+    place = tmp_path / "s"
+    peer = one_session(place, {"our-own": TDX})
+    ran = hv("conform", "--iut", f"unix:listen:{place}")
+    assert (ran.code, ran.out) == (2, "")
+    assert "offers only our-own; there are no cases for that" in ran.err
+    peer.join(5)
+    assert not peer.is_alive()
+    assert not place.exists()
 
 
 # -- what is written --------------------------------------------------------------------------------------------

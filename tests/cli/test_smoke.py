@@ -34,6 +34,7 @@ def catch(name: str, verdict: Verdict = Verdict.FAIL) -> Catch:
 
 CAUGHT = Caught(liar=liar("rule-skipped.A"), by=(catch("A.one"), catch("A.two", Verdict.WARN)), tried=9)
 EQUIVALENT = Caught(liar=liar("status.B", equivalent="nobody can see it"), tried=9)
+EXEMPT = Caught(liar=liar("limit.E", exempt="no case is so long"), tried=9)
 SURVIVOR = Caught(liar=liar("rules-swapped.C", reference="Linux 0123456789ab"), tried=9, skipped=2)
 REFUTED = Caught(liar=liar("status.D", equivalent="it was thought so"), by=(catch("D.one"),), tried=1)
 
@@ -51,13 +52,14 @@ def report(hv: Run, monkeypatch: pytest.MonkeyPatch, *entries: Caught, args: tup
     return hv("smoke", ABI, *args, columns=120)
 
 
-def test_caught_and_equivalent_are_good(hv: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran = report(hv, monkeypatch, CAUGHT, EQUIVALENT)
+def test_caught_equivalent_and_exempt_are_good(hv: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = report(hv, monkeypatch, CAUGHT, EQUIVALENT, EXEMPT)
     assert ran.code == 0
-    assert "tdx-map-gpa  2 liars: 1 caught, 1 equivalent\n" in ran.out
+    assert "tdx-map-gpa  3 liars: 1 caught, 1 equivalent, 1 exempt\n" in ran.out
     assert "  ghci-1.5.host.tdcall.rule-skipped.A  A.one and 1 more\n" in ran.out
     assert f"  nobody can see it\n    {PREFIX}.status.B\n" in ran.out
-    assert ran.out.endswith("good: 2 liars, 1 caught, 1 equivalent, 0 survived, 0 wrongly called equivalent, 1.5 s\n")
+    assert f"and none is made\n  no case is so long\n    {PREFIX}.limit.E\n" in ran.out
+    assert ran.out.endswith("good: 3 liars, 1 caught, 1 equivalent, 1 exempt, 0 survived, 0 wrongly excused, 1.5 s\n")
     assert "A.one, A.two (warn)" in report(hv, monkeypatch, CAUGHT, args=("--all",)).out
 
 
@@ -77,10 +79,10 @@ def test_what_fails(hv: Run, monkeypatch: pytest.MonkeyPatch, entry: Caught, sai
 
 
 def test_json(hv: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran = report(hv, monkeypatch, CAUGHT, EQUIVALENT, SURVIVOR, REFUTED, args=("--json",))
+    ran = report(hv, monkeypatch, CAUGHT, EQUIVALENT, EXEMPT, SURVIVOR, REFUTED, args=("--json",))
     found = json.loads(ran.out)
     assert (ran.code, found["good"]) == (1, False)
-    assert [item["state"] for item in found["liars"]] == ["caught", "equivalent", "survived", "refuted"]
+    assert [item["state"] for item in found["liars"]] == ["caught", "equivalent", "exempt", "survived", "refuted"]
     assert found["liars"][0]["caught_by"][1] == {
         "case": f"{PREFIX}.A.two", "verdict": "warn", "message": "register r10",
     }  # fmt: skip

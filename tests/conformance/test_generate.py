@@ -15,16 +15,17 @@ from hvabi.conformance.coverage import coverage
 from hvabi.conformance.generate import cases
 from hvabi.conformance.generate.basis import Basis, basis_of
 from hvabi.conformance.generate.handled import names_at
-from hvabi.conformance.generate.judged import judge
+from hvabi.conformance.generate.judged import judge, read_fields
+from hvabi.conformance.generate.question import Question
 from hvabi.conformance.generate.rules import bases
 from hvabi.conformance.generate.way import at_the_end
 from hvabi.conformance.oracle.walk import Undefined, value
+from hvabi.conformance.stories import regression_cases
 from tests.conformance.case_ids import listed_ids
 
 if TYPE_CHECKING:
     from hvabi.abi.calls import Call, Rule
     from hvabi.conformance.case import Case, HostStep
-    from hvabi.conformance.generate.basis import Question
 
 SERVED = [abi for abi in abi_ids() if not bundled(abi).draft]
 CONVERTING = [abi for abi in SERVED if bundled(abi).convert_call is not None]
@@ -102,6 +103,47 @@ def _is_at_limit(rule: Rule, basis: Basis, question: Question) -> bool:
     except Undefined:
         pass  # what the rule looks at is not there
     return False
+
+
+# -- numbers of calls ----------------------------------------------------------------------------------------
+
+_KVM = {*range(1, 12)}
+_EXITS = {0x72, 0x7B, 0x7C, *range(0x80000001, 0x80000006), 0x80000011, 0x80000012, 0x80000013, 0x8000FFFD, 0x8000FFFE}
+OTHERS = {
+    ("kvm-map-gpa-range", "nr"): _KVM,
+    ("kvm-map-gpa-range", "exit_code"): {*_EXITS, 0x80000010, 0x80000018},
+    ("kvm-page-enc-status", "nr"): _KVM,
+    ("kvm-exit-hypercall", "nr"): _KVM,
+    ("tdx-map-gpa", "standard"): {*_KVM, 12},
+    ("tdx-map-gpa", "leaf"): {10, 12, 30, 31, 32, 48, 54, 0x10000, 0x10002, 0x10003, 0x10004, 0x10005},
+    ("ghcb-psc", "exit_code"): {*_EXITS, 0x81, 0x80000018},
+    ("ghcb-msr-psc", "info"): {0x000, 0x002, 0x004, 0x006, 0x010, 0x012, 0x016, 0x080, 0x100},
+    ("svsm-pvalidate", "call_id"): {0, 2, 3, 4, 5, 6, 7},
+    ("svsm-pvalidate", "protocol"): {1, 2, 3},
+    ("hyperv-host-visibility", "control.call_code"): {0x0001, 0x000B, 0x00D9, 0x00DA, 0x00DC, 0x011C, 0x8001},
+    ("hyperv-query-visibility", "control.call_code"): {0x0001, 0x000B, 0x00DB, 0x011B, 0x011D, 0x8001},
+    ("hyperv-accept-pages", "control.call_code"): {0x0001, 0x000B, 0x00D8, 0x00DA, 0x00DB, 0x8001},
+    ("s390-uv-share", "cmd"): {0x0001, 0x1020, 0x1031, 0x1033, 0x1034, 0x1035},
+    ("pkvm-mem-share", "function"): {0x86000001, 0xC6000007, 0xC6000040, 0xC6000041},
+}
+"""Calls that a real host may have beside the one that is tested, from the documents: whoever has them answers them."""
+
+
+@pytest.mark.parametrize(("abi", "path"), OTHERS)
+def test_no_case_makes_another_call_of_the_same_interface(abi: str, path: str) -> None:
+    sent: set[int] = set()
+    name, _, part = path.partition(".")
+    for case in (*cases_of(abi), *regression_cases(abi)):
+        first = load(abi, revision=case.revision).abi.served_calls[0]
+        for step in case.steps:
+            basis = basis_of(abi, case.revision, case.transport, "spec", step.call or case.call)
+            if basis.call.name != first.name or not basis.carries(name):
+                continue
+            fields = read_fields(basis, Question(fields={}, setup=case.setup), dict(step.regs), step.mem)
+            if fields is not None:
+                sent.add(fields[name][part] if part else fields[name])
+    assert len(sent) > 1, "numbers that are nobody's are sent"
+    assert sent & OTHERS[abi, path] == set()
 
 
 # -- ids -----------------------------------------------------------------------------------------------------

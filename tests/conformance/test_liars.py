@@ -158,7 +158,7 @@ def test_wrong_change_of_a_historic_bug_is_an_error(rows: list[dict[str, Any]], 
 
 
 def test_reason_about_no_liar_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(all_module, "_reasons", lambda: (("tdx-map-gpa@*.no-such-liar", "because"),))
+    monkeypatch.setattr(all_module, "_reasons", lambda: (("tdx-map-gpa@*.no-such-liar", "because", "equivalent"),))
     with pytest.raises(HvAbiError, match="no-such-liar") as caught:
         list(all_module._with_reasons("tdx-map-gpa", []))
     assert caught.value.code == "stale-equivalent"

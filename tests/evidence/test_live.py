@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 from click.testing import CliRunner
 
+from hvabi.cli.live import Place
 from hvabi.cli.main import cli
 from hvabi.evidence.live import kvm as live
 from hvabi.evidence.live.archive import Archive
@@ -179,7 +183,19 @@ def test_real_mode_has_no_privilege(program: ModuleType) -> None:
 
 
 def test_a_probe_that_works_and_one_that_lies(program: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "99" in program.probe(live.parameters(None, "prot32"))  # this KVM takes every number for its own
+    parameters = live.parameters(None, "prot32")
+    assert "99" in program.probe(parameters)  # this KVM takes every number for its own
+
+    class Right(PlayedGuest):
+        def run(self, seconds: int = 10) -> bytes | None:
+            if self.regs["rax"] == 99:
+                self.regs["rax"] = 2**64 - 1000
+                return None
+            return super().run(seconds)
+
+    monkeypatch.setattr(program.vcpu, "Guest", Right)
+    assert program.probe(parameters) is None
+    monkeypatch.setattr(program.vcpu, "Guest", PlayedGuest)
     monkeypatch.setattr(PlayedGuest, "run", lambda self, seconds=10: None)
     assert "answered" in program.probe(live.parameters(None, "prot32"))
 
@@ -303,8 +319,8 @@ class Played:
     def __init__(self, connector: str) -> None:
         self.connector = connector
 
-    def __enter__(self) -> tuple[str, str, list[tuple[str, str]]]:
-        return "7.3.4-played", "played by the bundled adapter", [("prot32", self.connector)]
+    def __enter__(self) -> Place:
+        return Place(release="7.3.4-played", how="played by the bundled adapter", lines=[("prot32", self.connector)])
 
     def __exit__(self, *_: object) -> None:
         return None
@@ -339,13 +355,152 @@ def test_a_transcript_that_is_named_is_there(tmp_path: Path, monkeypatch: pytest
     assert bool(leftovers()) is not good
 
 
+@pytest.mark.parametrize("good", [True, False], ids=["good", "liar"])
+def test_verdicts_are_compared_with_the_bundled_adapter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, good: bool
+) -> None:
+    liar = tmp_path / "liar"
+    liar.write_text(LIAR.format(python=sys.executable))
+    liar.chmod(0o755)
+    monkeypatch.setattr("hvabi.cli.live._place", lambda *_, **__: Played("builtin" if good else f"cmd:{liar}"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code, shown = run()
+    ran = re.search(r"^KVM \(prot32\) and bundled adapter: (\d+) cases ran in both, (\d+) with", shown, re.MULTILINE)
+    assert ran is not None, shown
+    both, differ = map(int, ran.groups())
+    assert both >= 20  # of a run in which everything fails no more are tried
+    if good:
+        assert (code, differ, both > 100) == (0, 0, True)
+    else:
+        assert (code, both) == (1, differ)
+        assert shown.count("differs: KVM (prot32) kvm-map-gpa-range@v1.host.") == differ
+
+
+HANGS = """#!{python} -S
+import os, re, socket, sys, time
+words = " ".join(sys.argv)
+server = socket.socket(socket.AF_UNIX)
+server.bind(re.search(r"path=([^, ]+)", words)[1])
+server.listen()
+with open(re.search(r"file:(\\S+)", words)[1], "w") as console:
+    console.write("HVABI READY 9.9\\n")
+server.accept()[0].recv(1)
+with open({pid!r}, "w") as file:
+    file.write(str(os.getpid()))
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
+def test_a_command_that_is_ended_takes_its_machine_along(
+    kernel: Path, tmp_path: Path, request: pytest.FixtureRequest, number: signal.Signals
+) -> None:
+    """While a case waits for its answer."""
+    tool(tmp_path / "bin", "qemu-system-x86_64", "")
+    pid = tmp_path / "pid"
+    (tmp_path / "bin/qemu-system-x86_64").write_text(HANGS.format(python=sys.executable, pid=str(pid)))
+    short = Path(tempfile.mkdtemp(prefix="hv"))
+    request.addfinalizer(lambda: shutil.rmtree(short))
+    words = [sys.executable, "-m", "hvabi.cli.main", "live", "kvm", "--no-native", "--unpacked", str(kernel)]
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "TMPDIR": str(short)}
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None
+        end = time.monotonic() + 20
+        while not pid.is_file() and time.monotonic() < end:
+            time.sleep(0.02)
+        process.send_signal(number)
+        process.stdout.read()
+    killed = number == signal.SIGKILL  # then nobody can delete files, but what keeps QEMU still ends it
+    assert process.returncode == (-number if killed else 128 + number)
+    qemu, end = int(pid.read_text()), time.monotonic() + 20
+    while Path("/proc", str(qemu)).exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not Path("/proc", str(qemu)).exists()
+    assert killed or list(short.iterdir()) == []
+
+
+# -- the machine's own /dev/kvm, played ----------------------------------------------------------------------------
+
+
+PROBED = """#!{python} -S
+import sys, time
+if "--probe" in sys.argv:
+    {probe}
+"""
+
+
+@pytest.fixture
+def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Put a program in the place of the one that opens /dev/kvm; what it does when it is asked to probe is given."""
+
+    def place(probe: str) -> None:
+        program = tmp_path / "own"
+        program.write_text(PROBED.format(python=sys.executable, probe=probe) + LIAR.split("\n", 1)[1].format())
+        program.chmod(0o755)
+
+        @contextlib.contextmanager
+        def native(version: tuple[int, int] | None, mode: str) -> Any:
+            asked.append((version, mode))
+            yield [str(program)]
+
+        monkeypatch.setattr(live, "native", native)
+        monkeypatch.setattr(live, "DEVICE", tmp_path / "own")
+
+    asked: list[Any] = []
+    place.asked = asked  # type: ignore[attr-defined]  # for the tests
+    return place
+
+
+def test_a_kvm_that_answers_is_used(device: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe's success leads to the machine's own KVM: no apt, no QEMU, one program for each 32-bit mode."""
+    device("sys.exit(0)")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("hvabi.evidence.live.machine.Machine", None)  # would be an error
+    release = "6.12.7-own"
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "x", release, "1", "x86_64")))
+    words = ["live", "kvm", "--mode32", "all", "--", "--case", "*.done.*"]
+    result = CliRunner().invoke(cli, words, env={"PATH": ""}, prog_name="hvabi")
+    assert f"Linux {release}, the machine's own /dev/kvm" in result.output
+    assert device.asked == [(None, "prot32"), *(((6, 12), mode) for mode in live.MODES_32)]
+    assert result.output.count("Conformance test: ") == 3
+    assert result.exit_code == 1  # the program there answers wrongly on purpose
+
+
+@pytest.mark.parametrize(
+    ("probe", "words"),
+    [
+        ('print("call 99 was answered 0x0"); sys.exit(1)', "/dev/kvm is not usable: call 99 was answered 0x0"),
+        ("sys.exit(3)", "/dev/kvm is not usable: exit code 3"),
+        ("time.sleep(60)", "/dev/kvm did not answer within 1 s"),
+    ],
+    ids=["wrong", "silent", "hangs"],
+)
+def test_a_kvm_that_does_not_answer_is_told_of(
+    device: Any, kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probe: str, words: str
+) -> None:
+    device(probe)
+    monkeypatch.setattr(live, "_PROBE_SECONDS", 1)
+    assert live.native_reason() == words
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setattr("hvabi.evidence.live.kernels.Store.kernel", lambda *_: unpacked(kernel))
+    result = CliRunner().invoke(cli, ["live", "kvm"], env={"PATH": str(tmp_path / "bin")}, prog_name="hvabi")
+    assert f"{words}: a kernel is booted instead" in result.output
+    assert "skipped, because qemu-system-x86_64 is not installed" in result.output
+    assert result.exit_code == 4
+
+
+def test_a_machine_without_kvm_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "DEVICE", tmp_path / "none")
+    assert live.native_reason() == "there is no /dev/kvm"
+
+
 DIES = """#!{python} -S
 import json, os, re, signal, socket, sys
 words = " ".join(sys.argv)
 with open(re.search(r"file:(\\S+)", words)[1], "w") as console:
     console.write("HVABI READY 9.9\\n")
 server = socket.socket(socket.AF_UNIX)
-server.bind(re.search(r"path=([^, ]+)", words)[1])
+server.bind(re.findall(r"path=([^, ]+)", words)[0])
 server.listen()
 peer, _ = server.accept()
 calls = 0
@@ -376,9 +531,11 @@ def test_qemu_that_is_killed_half_way(
     short = tempfile.mkdtemp(prefix="hv")  # a socket's path has a hundred bytes
     request.addfinalizer(lambda: shutil.rmtree(short))
     monkeypatch.setattr(tempfile, "tempdir", short)
-    words = ("--unpacked", str(kernel), "--", "--case", "*.vmcall64.KVM-MAPGPA-11*")
+    words = ("--unpacked", str(kernel), "--mode32", "all", "--", "--case", "*.vmcall64.KVM-MAPGPA-11*")
     code, shown = run(*words, path=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     assert code == 1
+    assert shown.count("Conformance test: ") == 1  # where nobody answers the other lines are not tried
+    assert "the machine went away: QEMU ended (9.9): HVABI READY 9.9" in shown
     assert re.search(r"broke: 1 crash", shown)
     assert re.search(r"\d+ not run", shown)
     assert "Traceback" not in shown

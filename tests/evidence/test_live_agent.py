@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from hvabi.cli.main import cli
 from hvabi.evidence.live import agent as live
+from hvabi.evidence.live.verdicts import differences
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -107,15 +108,15 @@ def rows(**verdicts: str) -> list[dict[str, str]]:
 def test_verdicts_are_compared_where_both_ran() -> None:
     bundled = rows(a="pass", b="pass", c="pass", d="fail", e="pass", f="skip")
     found = rows(a="pass-state-not-seen", b="fail", c="skip", d="fail", e="warn", f="pass", g="pass")
-    count, differ = live.differences(found, bundled)
+    count, differ = differences(found, bundled)
     assert count == 4
-    assert [(item.case, item.agent, item.bundled, item.bad) for item in differ] == [
+    assert [(item.case, item.real, item.bundled, item.bad) for item in differ] == [
         ("b", "fail", "pass", True), ("e", "warn", "pass", False),
     ]  # fmt: skip
 
 
 def test_a_case_that_one_of_two_guests_ran_counts_as_run() -> None:
-    count, differ = live.differences([*rows(a="skip", b="pass"), *rows(a="pass", b="skip")], rows(a="pass", b="pass"))
+    count, differ = differences([*rows(a="skip", b="pass"), *rows(a="pass", b="skip")], rows(a="pass", b="pass"))
     assert (count, differ) == (2, [])
 
 
