@@ -107,8 +107,12 @@ class MessageCodec:
         blocks: dict[str, Block] = dict(request.placer.blocks) if request else {}
         blocks.update(placement.blocks)
         self.placer: Placer = Placer(message, placement, blocks, label)
-        self.value_class = value_class(message.name, tuple(message.fields))
         self.straight = Straight(self)
+
+    @cached_property
+    def value_class(self) -> type[Any]:
+        """The named tuple of the message's fields."""
+        return value_class(self.message.name, self.fields)
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ what to do next, and ``fields`` with the facts. All survive pickling, so that wo
 
 from __future__ import annotations
 
-import difflib
 import reprlib
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -205,6 +204,8 @@ class UsageError(HvAbiError):
 
         """
         names = sorted(known)
+        import difflib  # only where somebody has mistyped
+
         near = difflib.get_close_matches(str(name)[:_SHOWN], names, n=3, cutoff=0.6)
         if near:
             hint = f"did you mean {' or '.join(near)}?"

@@ -364,6 +364,7 @@ def readings(
     abis: Iterable[str] | None = None,
     revision: str | None = None,
     config: Mapping[str, int] | None = None,
+    hints: bool = True,
 ) -> Readings:
     """Return every legal reading of bytes or registers.
 
@@ -372,6 +373,7 @@ def readings(
         abis: where to look; all bundled ABIs by default.
         revision: one revision instead of all; only with a single ABI.
         config: configuration keys; an ABI takes those that it has.
+        hints: whether to look for changes that make the data fit, where no constant says that it does.
 
     """
     if abis is None and isinstance(data, Given) and data.regs:
@@ -379,10 +381,10 @@ def readings(
     else:
         found, skipped = specs(abis, revision, tolerant=abis is None)
     out = legal(found, data, config=config)
-    hints: list[Hint] = []
-    if not any(item.sure == "constants-matched" for item in out):
-        hints = list(_hints(found, data, config, out))
-    return Readings(readings=tuple(out), hints=tuple(hints), skipped=tuple(skipped))
+    better: list[Hint] = []
+    if hints and not any(item.sure == "constants-matched" for item in out):
+        better = list(_hints(found, data, config, out))
+    return Readings(readings=tuple(out), hints=tuple(better), skipped=tuple(skipped))
 
 
 def _hints(

@@ -43,6 +43,13 @@ def _name(yaml: bytes) -> str:
     return f"{hashlib.sha256(yaml).hexdigest()}.json"
 
 
+def differs(path: Path) -> bool:
+    """Whether what was read beforehand is not what a specification file says: somebody has changed it by hand."""
+    from hvabi.abi.source import load_file, plain
+
+    return read_plain(path) != plain(load_file(path).root)
+
+
 def ready_files() -> dict[str, str]:
     """Return the text of every ready file by name, made from the YAML. Raises `SpecError` for a file that is wrong."""
     from hvabi.abi.source import load_text, plain
@@ -72,5 +79,5 @@ def renew(*, write: bool) -> bool:
             if found.get(name) != text:
                 write_whole(folder / name, text)
         for name in found.keys() - wanted.keys():
-            (folder / name).unlink()
+            (folder / name).unlink(missing_ok=True)
     return True

@@ -70,7 +70,7 @@ def command(
         found = readings(given.data, config=values)
         return _unnamed(given, found, transport, bits=bits, every=every, as_json=as_json)
     best = _best(wanted, given, transport, values, request)
-    found = readings(given.data, config=values)
+    found = readings(given.data, config=values, hints=False)
     others = [item for item in found.readings if not _same(item, best)]
     hints: Sequence[Hint] = ()
     if best.sure != "constants-matched":

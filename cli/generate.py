@@ -24,14 +24,14 @@ def command(*, check: bool, root: str) -> int:
     """Renew what comes from the specifications: tables in README.md, and the specifications read beforehand."""
     from pathlib import Path
 
-    from hvabi.abi.ready import renew
+    from hvabi.abi.ready import renew, spec_root
     from hvabi.publish.tables import FILES, stale
 
     found = stale(Path(root), write=not check)
-    if renew(write=not check):
+    if Path(root, "spec").resolve() == spec_root().resolve() and renew(write=not check):
         found.append("spec/ready")
     for name in found:
         console.say(f"{name}: {'out of date; run hvabi generate' if check else 'renewed'}")
     if not found:
-        console.say(f"up to date: {', '.join(FILES)}")
+        console.say(f"up to date: {', '.join((*FILES, 'spec/ready'))}")
     return console.FOUND if check and found else console.GOOD

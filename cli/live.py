@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,11 @@ import click
 from hvabi.cli import console
 from hvabi.cli.live_agent import agent
 from hvabi.cli.live_attributes import attributes
-from hvabi.cli.live_common import judged_by, recorded, show_verdicts, skipped, transcripts, version_of
+from hvabi.cli.live_common import ended_in_order, judged_by, recorded, show_verdicts, skipped, transcripts, version_of
 from hvabi.cli.live_pkvm import pkvm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from hvabi.evidence.live.kernels import Kernel, Store
     from hvabi.evidence.live.verdicts import Results
@@ -35,8 +36,8 @@ booted in QEMU, without hardware virtualisation. Words behind -- go to hvabi con
 compared with those of the bundled host adapter, case by case.
 What kernels of Debian have answered so far is in tests/data/live.
 
-Exit codes: 0 good and the same, 1 something was found or is not the same, 2 used wrongly, 4 skipped, because neither
-is possible here.
+Exit codes: 0 good and the same, 1 something was found or is not the same, 2 used wrongly, 3 the machine went away
+before a case was run, 4 skipped, because neither is possible here.
 """
 
 HOW = {
@@ -59,6 +60,7 @@ Examples:
 @click.pass_context
 def command(ctx: click.Context) -> int | None:
     """Test real kernels: the same cases, the same runner, Linux itself as the implementation."""
+    ctx.with_resource(ended_in_order())
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
         return console.USAGE
@@ -99,21 +101,35 @@ def kvm(
                 return console.GOOD
             modes = MODES_32 if mode32 == "all" else (mode32,)
             chosen = kernel is not None or suite is not None or unpacked is not None
-            with _place(store, kernel, unpacked, modes, progress, native=native and not chosen) as (
-                release,
-                how,
-                lines,
-            ):
-                return _runs(release, how, lines, conform, observe, compare)
+            with _place(store, kernel, unpacked, modes, progress, native=native and not chosen) as place:
+                return _runs(place, conform, observe, compare)
         except LiveError as error:
             return skipped(error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A kernel that answers.
+
+    Attributes:
+        release: what ``uname -r`` says there.
+        how: how it runs, in words.
+        lines: the connector to it for each 32-bit mode.
+        gone: says that it does not run any more, and what it said last; None while it runs.
+
+    """
+
+    release: str
+    how: str
+    lines: Sequence[tuple[str, str]]
+    gone: Callable[[], str | None] = lambda: None
 
 
 @contextlib.contextmanager
 def _place(
     store: Store, package: str | None, unpacked: Path | None, modes: Sequence[str], progress: Any, *, native: bool
-) -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
-    """Yield the release of a kernel that answers, how it runs, and per 32-bit mode the connector to it."""
+) -> Iterator[Place]:
+    """Yield where a kernel answers."""
     import os
 
     from hvabi.evidence.live import kvm as live
@@ -124,29 +140,24 @@ def _place(
         release = os.uname().release
         with contextlib.ExitStack() as stack:
             commands = [(mode, stack.enter_context(live.native(version_of(release), mode))) for mode in modes]
-            yield release, HOW["native"], [(mode, f"cmd:{shlex.join(words)}") for mode, words in commands]
+            lines = [(mode, f"cmd:{shlex.join(words)}") for mode, words in commands]
+            yield Place(release=release, how=HOW["native"], lines=lines)
         return
     if native:
         console.note(f"{reason}: a kernel is booted instead")
     kernel: Kernel = in_folder(unpacked) if unpacked is not None else store.kernel(package)
     with live.emulated(kernel, modes, progress) as machine:
-        yield (
-            kernel.release,
-            HOW["tcg"],
-            [(mode, f"unix:{path}") for mode, path in zip(modes, machine.lines, strict=True)],
-        )
+        lines = [(mode, f"unix:{path}") for mode, path in zip(modes, machine.lines, strict=True)]
+        yield Place(release=kernel.release, how=HOW["tcg"], lines=lines, gone=machine.gone)
 
 
-def _runs(
-    release: str, how: str, lines: Sequence[tuple[str, str]], words: Sequence[str], observe: Path | None,
-    compare: Path | None,
-) -> int:  # fmt: skip
+def _runs(place: Place, words: Sequence[str], observe: Path | None, compare: Path | None) -> int:
     """Run the cases on every line; return the worst exit code."""
     from hvabi.evidence.live.kvm import ABI, profile_of
     from hvabi.evidence.live.observations import Observed, from_transcripts
 
-    console.say(f"Linux {release}, {how}")
-    profile = profile_of(version_of(release))
+    console.say(f"Linux {place.release}, {place.how}")
+    profile = profile_of(version_of(place.release))
     with transcripts() as (folder, codes):
         places: list[Path] = []
         found: list[tuple[str, Results]] = []
@@ -158,11 +169,14 @@ def _runs(
             options += [word for transport in transports for word in ("--transport", transport)]
             return judged_by([*options, *words], folder / f"{name}.json")
 
-        for number, (mode, connector) in enumerate(lines):
+        for number, (mode, connector) in enumerate(place.lines):
             places.append(folder / f"{mode}.transcript")
             code, rows = judge(connector, mode, ["vmcall64", "vmcall32"] if number == 0 else ["vmcall32"])
             codes.append(code)
             found.append((f"KVM ({mode})", rows))
+            if (last := place.gone()) is not None:
+                console.fail(last)
+                return max(codes)
         if max(codes) > console.FOUND:
             return max(codes)
         if not words:
@@ -171,7 +185,7 @@ def _runs(
             codes += [code, *(show_verdicts(what, rows, bundled) for what, rows in found)]
         if not (observe or compare):
             return max(codes)
-        observed = Observed(kernel=release, how=how, abi=ABI, observations=from_transcripts(places))
+        observed = Observed(kernel=place.release, how=place.how, abi=ABI, observations=from_transcripts(places))
         worst = max(codes)
     return max(worst, recorded(observed, observe, compare))
 

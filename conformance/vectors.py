@@ -211,7 +211,9 @@ def _are_entries(value: Any) -> bool:
         isinstance(item, dict)
         and isinstance(item.get("sha256"), str)
         and isinstance(item.get("name"), str)
-        # A manifest from elsewhere must not lead out of its folder.
+        # A manifest from elsewhere must not lead out of its folder, and a name is one that files can have.
+        and item["name"].isascii()
+        and item["name"].isprintable()
         and item["name"] == Path(item["name"]).name
         and item["name"].endswith(SUFFIXES)
         for item in value

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hvabi.abi.errors import HvAbiError
 from hvabi.abi.lint import lint_paths
+from hvabi.abi.ready import differs, spec_root
 from hvabi.abi.registry import Spec, abi_files, abi_ids, bundled
 from hvabi.conformance.examples import check_example, runs_host
 from hvabi.conformance.plumbing import check_all
@@ -92,9 +94,15 @@ def _with_cases(rows: list[VerifyRow], tell: Callable[[str], None], abis: Sequen
     return out
 
 
+def _changed(abi: Abi) -> list[Path]:
+    """Return the files of an ABI of which an installation holds another form than what they say."""
+    shared = (spec_root() / "shared" / f"{name}.yaml" for name in abi.uses)
+    return [path for path in (Path(abi.path), *shared) if path.is_file() and differs(path)]
+
+
 def _row(abi: Abi, revision: str) -> VerifyRow:
     begun = time.perf_counter()
-    failures: list[str] = []
+    failures = [f"{path.name}: what was read beforehand is not what it says; hvabi generate" for path in _changed(abi)]
     spec = Spec(abi.resolve(revision=revision))
     codecs = 0
     for transport in spec.abi.transports.values():

@@ -52,6 +52,16 @@ def printk_time(prefix: str) -> float | None:
     return int(kmsg.group(1)) / 1e6 if kmsg else None
 
 
+def stamp_time(stamp: bytes) -> float | None:
+    """Return what `printk_time` gives for the common ``[   56.146336``, with ``] `` behind it; None for another one."""
+    if stamp[:1] != b"[" or stamp[-7:-6] != b"." or len(stamp) > _PLAIN - 2:
+        return None
+    try:
+        return float(stamp[1:])
+    except ValueError:
+        return None
+
+
 def trace_time(prefix: str) -> float | None:
     """Return the seconds before the name of an event: ``qemu-2199 [003] d..1. 56.14: `` and perf's ``56.14: kvm:``."""
     match = _TRACE.search(prefix)

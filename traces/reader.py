@@ -53,8 +53,10 @@ class Trace:
         self._lines = LineSource()
         self._decoder = QuotedPrintable()
         self._readers = [_reader(name) for name in (READERS if formats is None else formats)]
+        self._waiters = [reader for reader in self._readers if type(reader).waiting is not LineReader.waiting]
         self._scanner = Scanner([(mark, reader) for reader in self._readers for mark in reader.marks])
         self._offers = [(mark, reader) for reader in self._readers for mark in reader.marks]
+        self._repeats: LineReader | None = None  # that knew most lines of the last block before
         self._on_malformed = malformed
         self._events: dict[str, int] = {}
         self._malformed = self._seen = 0
@@ -64,24 +66,32 @@ class Trace:
         self._last_record = 0
 
     def __iter__(self) -> Iterator[TraceEvent | Sighting]:
+        for piece in self.pieces():
+            yield from piece
+
+    def pieces(self) -> Iterator[Iterator[TraceEvent | Sighting]]:
+        """Yield the events block by block; each is to be used up before the next one is asked for."""
         for block in self._blocks:
             if block is IDLE:
-                yield from self.settle()
+                yield self.settle()
                 continue
             begins = starts(block)
             if b"\x1b" in block or has_long_line(block) or not self._decoder.passes(block, header=begins.header):
-                yield from self._slowly(block)
+                yield self._slowly(block)
+            elif self._repeats is not None and b"\r" not in block:
+                yield self._again(block, self._repeats)
             else:
-                yield from self._quickly(block, begins)
+                yield self._quickly(block, begins)
         for raw in self._decoder.flush():
-            yield from self._offer(raw.number, raw.data, cut=raw.cut)
-        yield from self.settle()
+            yield self._offer(raw.number, raw.data, cut=raw.cut)
+        yield self.settle()
 
     def _quickly(self, block: bytes, begins: Starts) -> Iterator[TraceEvent | Sighting]:
         """Look at the lines that have a mark; the others are only counted."""
         before = self._lines.lines
         self._lines.skip(block)
         known, counted, number, end = 0, 0, before, -1
+        again, knows = 0, None
         for at, reader in self._scanner.find(block):
             if at < end:
                 continue  # the line had an earlier mark
@@ -89,11 +99,16 @@ class Trace:
             end = block.find(b"\n", at)
             number += block.count(b"\n", counted, start)
             counted = start
-            text = clean(block[start:end].rstrip(b"\r"))
-            line = Line(self.name, number, text)
-            records = tuple(reader.read(line))
-            if not records:
-                reader, records = self._others(reader, line, block[start:end])
+            data = block[start:end].rstrip(b"\r")
+            event = reader.known(self.name, number, data)
+            if event is not None:
+                again, knows = again + 1, reader
+                records: tuple[Record | None, ...] = (event,)
+            else:
+                line = Line(self.name, number, clean(data))
+                records = tuple(reader.read(line))
+                if not records:
+                    reader, records = self._others(reader, line, block[start:end])
             if records:
                 known += 1
                 only = records[0]
@@ -104,6 +119,7 @@ class Trace:
                     yield only
                 else:
                     yield from self._sort(reader, records, number)
+        self._repeats = knows if again * 2 > self._lines.lines - before else None
         self._blank += begins.blank
         if begins.elisions:
             self._elisions += len(begins.elisions)
@@ -111,9 +127,46 @@ class Trace:
                 self._first_elision = before + block.count(b"\n", 0, begins.elisions[0])
         self._unrecognised += self._lines.lines - before - known - begins.blank - len(begins.elisions)
 
+    def _again(self, block: bytes, reader: LineReader) -> Iterator[TraceEvent | Sighting]:
+        """Look at every line, where nearly all say what one reader knows already; what is new goes the usual way."""
+        before = self._lines.lines
+        self._lines.skip(block)
+        every = self._lines.lines
+        new: list[bytes] = []
+        waits, again = self._waits(), 0
+        for number, data in enumerate(block[1:-1].split(b"\n"), before + 1):
+            event = reader.known(self.name, number, data)
+            if event is None:
+                new.append(data)
+                continue
+            if new:
+                yield from self._new(new, number - 1 - len(new))
+                self._lines.lines = every
+                waits, new = self._waits(), []
+            again += 1
+            if waits:
+                yield from self._sort(reader, (event,), number)
+                waits = self._waits()
+                continue
+            self._last_record = number
+            self._events[event.format] = self._events.get(event.format, 0) + 1
+            yield event
+        if new:
+            yield from self._new(new, every - len(new))
+        self._repeats = reader if again * 2 > every - before else None
+
+    def _new(self, lines: list[bytes], before: int) -> Iterator[TraceEvent | Sighting]:
+        """Look at lines in the middle of a block, of which `before` come earlier."""
+        self._lines.lines = before
+        part = b"\n%b\n" % b"\n".join(lines)
+        yield from self._quickly(part, starts(part))
+
     def _waits(self) -> bool:
         """Tell whether any reader holds a call back that others must not overtake."""
-        return any([reader.waiting for reader in self._readers])  # noqa: C419  # a generator takes twice as long
+        for reader in self._waiters:  # noqa: SIM110  # a generator takes twice as long
+            if reader.waiting:
+                return True
+        return False
 
     def _others(self, asked: LineReader, line: Line, data: bytes) -> tuple[LineReader, tuple[Record | None, ...]]:
         """Offer a line that a reader did not know to the others."""

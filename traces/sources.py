@@ -108,7 +108,11 @@ def read_into(
         malformed=None if writer is None else writer.record,
     )
     try:
-        _feed(run, trace, writer)
+        if interruptible or writer is not None:
+            _feed(run, trace, writer)
+        else:
+            for piece in trace.pieces():
+                run.feed_all([*piece])
     except KeyboardInterrupt:
         if not interruptible:
             raise

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import signal
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hvabi.conformance import keeper
 from hvabi.evidence.live.archive import Archive
 from hvabi.evidence.live.errors import LiveError
 from hvabi.evidence.live.userland import add_python
@@ -120,6 +120,7 @@ class Machine:
         self.folder = Path(tempfile.mkdtemp(prefix="hvabi-live-"))
         self.lines = tuple(self.folder / f"line{number}" for number in range(1, count + 1))
         self.process: subprocess.Popen[bytes] | None = None
+        self._control: int | None = None
 
     @property
     def console(self) -> str:
@@ -142,12 +143,21 @@ class Machine:
 
     def close(self) -> None:
         """Kill the machine and delete its files."""
+        if self._control is not None:
+            os.close(self._control)  # the keeper kills what it keeps
+            self._control = None
         if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def gone(self) -> str | None:
+        """Return that the machine does not run any more, with its last words; None while it runs."""
+        if self.process is None or self.process.poll() is None:
+            return None
+        what = "the kernel panicked" if "Kernel panic" in self.console else "QEMU ended"
+        tail = self.tail()
+        return f"the machine went away: {what} ({self.kernel.release}){': ' + tail[-600:] if tail else ''}"
 
     def tail(self) -> str:
         """Return the last lines of the console, a panic's own words in place of its registers."""
@@ -172,11 +182,21 @@ class Machine:
                 ["-serial", f"chardev:{path.name}"] if device is None else ["-device", f"{device},chardev={path.name}"]
             )
             command += ["-chardev", chardev, *place]
-        with (self.folder / "qemu.log").open("wb") as log:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+        self._start(command)
         self._wait()
+
+    def _start(self, command: Sequence[str]) -> None:
+        """Start QEMU under a keeper, which ends it where nobody else can any more: it holds the end of a pipe."""
+        control, self._control = os.pipe()
+        try:
+            with (self.folder / "qemu.log").open("wb") as log, Path(os.devnull).open("wb") as nobody:
+                fds = (control, nobody.fileno())
+                self.process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", keeper.__file__, *map(str, fds), "0", *command],
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=fds, start_new_session=True,
+                )  # fmt: skip
+        finally:
+            os.close(control)
 
     def _wait(self) -> None:
         assert self.process is not None  # started just now

@@ -12,7 +12,9 @@ import pytest
 
 from hvabi.abi import ready
 from hvabi.abi.errors import SpecError
+from hvabi.abi.registry import bundled
 from hvabi.abi.source import load_file, plain
+from hvabi.conformance.verify import _changed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,6 +91,17 @@ def test_without_ready_files_there_is_nothing_to_say(specs: Path) -> None:
     shutil.rmtree(specs / ready.FOLDER)
     assert not ready.renew(write=False)
     assert not (specs / ready.FOLDER).exists()
+
+
+def test_verify_says_where_somebody_changed_a_ready_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    abi = bundled("ghcb-psc")
+    monkeypatch.setattr(ready, "FOLDER", str(tmp_path))  # an absolute path stays one
+    for name, text in ready.ready_files().items():
+        (tmp_path / name).write_text(text)
+    assert _changed(abi) == []
+    for name, text in ready.ready_files().items():
+        (tmp_path / name).write_text(text.replace("0xff0", "0xff8").replace("4080", "4088"))
+    assert {path.name for path in _changed(abi)} & {"ghcb-psc.yaml", "ghcb.yaml"}
 
 
 def test_decode_reads_no_yaml(tmp_path: Path) -> None:

@@ -175,6 +175,7 @@ def test_no_number_of_an_abi_is_typed_by_hand(folder: Path) -> None:
     headers = "".join(path.read_text() for path in out.glob("*.h"))
     known = {int(text, 16) for text in re.findall(r"#define HVABI_\w+ (0x[0-9a-f]+)U?L*\b", headers)}
     known -= {0x10000, 0x40000000, 0x80000000}  # single bits, which mean many things
+    known -= {0x80000001}  # a leaf of CPUID, too
     found = [path for path in AGENT.rglob("*") if path.suffix in (".c", ".h", ".S")]
     sources = [path for path in found if AGENT / "build" not in path.parents]
     assert len(sources) > 10

@@ -8,9 +8,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 from click.testing import CliRunner
 
+from hvabi.cli.live import Place
 from hvabi.cli.main import cli
 from hvabi.evidence.live import kvm as live
 from hvabi.evidence.live.archive import Archive
@@ -316,8 +319,8 @@ class Played:
     def __init__(self, connector: str) -> None:
         self.connector = connector
 
-    def __enter__(self) -> tuple[str, str, list[tuple[str, str]]]:
-        return "7.3.4-played", "played by the bundled adapter", [("prot32", self.connector)]
+    def __enter__(self) -> Place:
+        return Place(release="7.3.4-played", how="played by the bundled adapter", lines=[("prot32", self.connector)])
 
     def __exit__(self, *_: object) -> None:
         return None
@@ -371,6 +374,49 @@ def test_verdicts_are_compared_with_the_bundled_adapter(
     else:
         assert (code, both) == (1, differ)
         assert shown.count("differs: KVM (prot32) kvm-map-gpa-range@v1.host.") == differ
+
+
+HANGS = """#!{python} -S
+import os, re, socket, sys, time
+words = " ".join(sys.argv)
+server = socket.socket(socket.AF_UNIX)
+server.bind(re.search(r"path=([^, ]+)", words)[1])
+server.listen()
+with open(re.search(r"file:(\\S+)", words)[1], "w") as console:
+    console.write("HVABI READY 9.9\\n")
+server.accept()[0].recv(1)
+with open({pid!r}, "w") as file:
+    file.write(str(os.getpid()))
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
+def test_a_command_that_is_ended_takes_its_machine_along(
+    kernel: Path, tmp_path: Path, request: pytest.FixtureRequest, number: signal.Signals
+) -> None:
+    """While a case waits for its answer."""
+    tool(tmp_path / "bin", "qemu-system-x86_64", "")
+    pid = tmp_path / "pid"
+    (tmp_path / "bin/qemu-system-x86_64").write_text(HANGS.format(python=sys.executable, pid=str(pid)))
+    short = Path(tempfile.mkdtemp(prefix="hv"))
+    request.addfinalizer(lambda: shutil.rmtree(short))
+    words = [sys.executable, "-m", "hvabi.cli.main", "live", "kvm", "--no-native", "--unpacked", str(kernel)]
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "TMPDIR": str(short)}
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None
+        end = time.monotonic() + 20
+        while not pid.is_file() and time.monotonic() < end:
+            time.sleep(0.02)
+        process.send_signal(number)
+        process.stdout.read()
+    killed = number == signal.SIGKILL  # then nobody can delete files, but what keeps QEMU still ends it
+    assert process.returncode == (-number if killed else 128 + number)
+    qemu, end = int(pid.read_text()), time.monotonic() + 20
+    while Path("/proc", str(qemu)).exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not Path("/proc", str(qemu)).exists()
+    assert killed or list(short.iterdir()) == []
 
 
 # -- the machine's own /dev/kvm, played ----------------------------------------------------------------------------
@@ -454,7 +500,7 @@ words = " ".join(sys.argv)
 with open(re.search(r"file:(\\S+)", words)[1], "w") as console:
     console.write("HVABI READY 9.9\\n")
 server = socket.socket(socket.AF_UNIX)
-server.bind(re.search(r"path=([^, ]+)", words)[1])
+server.bind(re.findall(r"path=([^, ]+)", words)[0])
 server.listen()
 peer, _ = server.accept()
 calls = 0
@@ -485,9 +531,11 @@ def test_qemu_that_is_killed_half_way(
     short = tempfile.mkdtemp(prefix="hv")  # a socket's path has a hundred bytes
     request.addfinalizer(lambda: shutil.rmtree(short))
     monkeypatch.setattr(tempfile, "tempdir", short)
-    words = ("--unpacked", str(kernel), "--", "--case", "*.vmcall64.KVM-MAPGPA-11*")
+    words = ("--unpacked", str(kernel), "--mode32", "all", "--", "--case", "*.vmcall64.KVM-MAPGPA-11*")
     code, shown = run(*words, path=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     assert code == 1
+    assert shown.count("Conformance test: ") == 1  # where nobody answers the other lines are not tried
+    assert "the machine went away: QEMU ended (9.9): HVABI READY 9.9" in shown
     assert re.search(r"broke: 1 crash", shown)
     assert re.search(r"\d+ not run", shown)
     assert "Traceback" not in shown

@@ -532,3 +532,11 @@ def test_memory_faults(case: Case) -> None:
         return
     assert [(call.line, call.format, call.gpa, call.pages, call.to, ends(call)) for call in calls] == list(case.calls)
     assert all(call.implicit for call in calls)
+
+
+def test_zeros_before_a_decimal_number_change_nothing() -> None:
+    line = "vmm::linux::vstate: VcpuExit::MemoryFault {{ flags: 8, gpa: {}, size: 4096 }}"
+    (plain,), _, _ = read(line.format(81920))
+    (zeros,), _, _ = read(line.format("0081920"))
+    assert zeros == plain
+    assert plain.gpa == 81920

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from hvabi.traces.readers import LAYERS
 
 if TYPE_CHECKING:
-    from hvabi.backend import PageState
     from hvabi.traces.event import TraceEvent
 
 REMEMBERED = 64
@@ -23,15 +22,16 @@ class Echoes:
     """
 
     def __init__(self) -> None:
-        self._last: deque[tuple[int, int, int, PageState | None]] = deque(maxlen=REMEMBERED)
+        self._last: deque[tuple[int, TraceEvent]] = deque(maxlen=REMEMBERED)
         self._top = len(LAYERS)
 
     def note(self, event: TraceEvent) -> None:
         """Remember a call."""
         layer = LAYERS.get(event.format)
         if layer is not None:
-            self._top = min(self._top, layer)
-            self._last.append((layer, event.gpa, event.gpa + (event.pages << 12), event.to))
+            if layer < self._top:
+                self._top = layer
+            self._last.append((layer, event))
 
     def is_echo(self, event: TraceEvent) -> bool:
         """Tell whether a call without effect only says what an upper layer said before."""
@@ -40,5 +40,6 @@ class Echoes:
             return False
         start, end = event.gpa, event.gpa + (event.pages << 12)
         return any(
-            above < layer and to is event.to and first <= start and end <= last for above, first, last, to in self._last
+            above < layer and other.to is event.to and other.gpa <= start and end <= other.gpa + (other.pages << 12)
+            for above, other in self._last
         )

@@ -118,12 +118,18 @@ class _Any:
         runs = self._runs
         while left and runs:
             run = runs[-1]
-            taken = min(run[0], left)
-            base = self._height - run[0]
-            run[3] = max(run[3], run[2] - base - run[0] + taken)
-            run[4] = max(run[4], now - run[1])
-            needed, age = max(needed, run[3]), max(age, run[4])
-            run[0] -= taken
+            pages_of, since, highest, room, longest = run
+            taken = pages_of if pages_of < left else left
+            # Comparisons in line: this is worked out for every call that makes pages shared.
+            if highest - self._height + taken > room:
+                room = highest - self._height + taken
+            if now - since > longest:
+                longest = now - since
+            if room > needed:
+                needed = room
+            if longest > age:
+                age = longest
+            run[0], run[3], run[4] = pages_of - taken, room, longest
             self._height -= int(taken)
             left -= int(taken)
             if run[0] == 0:

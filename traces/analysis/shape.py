@@ -34,7 +34,9 @@ class Shape:
         self._burst_start = self._burst_last = 0.0
         self._burst_calls = self._bursts = 0
         self._longest = (0, 0.0, 0.0)  # calls, start, end
-        self._window = [(-1, 0)] * len(WINDOWS)
+        self._timed = 0
+        self._window = [(-1, 0)] * len(WINDOWS)  # its number, and how many calls there were before it
+        self._window_end = 0.0  # of the one that ends first, less what rounding may do
         self._rates = [(0, 0.0)] * len(WINDOWS)
 
     def add(self, event: TraceEvent, now: float, *, timed: bool) -> None:
@@ -81,16 +83,23 @@ class Shape:
         else:
             self._end_burst()
             self._burst_start, self._burst_calls = now, 1
+        if not self._burst_last <= now < self._window_end:
+            self._next_windows(now)
         self._burst_last = now
+        self._timed += 1
+
+    def _next_windows(self, now: float) -> None:
+        ends = []
         for index, width in enumerate(WINDOWS):
             number = int(now / width)
-            at, calls = self._window[index]
-            if number == at:
-                self._window[index] = (at, calls + 1)
-            else:
+            at, before = self._window[index]
+            if number != at:
+                calls = self._timed - before
                 if calls > self._rates[index][0]:
                     self._rates[index] = (calls, at * width)
-                self._window[index] = (number, 1)
+                self._window[index] = (number, self._timed)
+            ends.append((number + 1) * width)
+        self._window_end = min(ends) * (1 - 1e-12)
 
     def _end_burst(self) -> None:
         if self._burst_calls > 1:
@@ -107,8 +116,8 @@ class Shape:
             longest = (self._burst_calls, self._burst_start, self._burst_last)
         rates = []
         for index, width in enumerate(WINDOWS):
-            at, calls = self._window[index]
-            best = max(self._rates[index], (calls, at * width), key=lambda item: item[0])
+            at, before = self._window[index]
+            best = max(self._rates[index], (self._timed - before, at * width), key=lambda item: item[0])
             if best[0]:
                 rates.append(Rate(window_seconds=width, most_calls=best[0], at_seconds=round(best[1], 9)))
         return ShapeSummary(

@@ -35,6 +35,9 @@ class Timeline:
         self._calls = 0
         self._shared = 0
         self._last = 0.0
+        self._index = 0
+        self._column: list[int] = []
+        self._column_end = 0.0  # less what rounding may do
 
     def add(
         self, now: float, to: PageState | None, changes: Iterable[Change[PageState]], ranges: int, *, timed: bool
@@ -45,14 +48,10 @@ class Timeline:
             self._width = 1.0 if self.by_calls else _FIRST_SECONDS
         at = float(self._calls) if self.by_calls else now
         self._calls += 1
+        if not self._last <= at < self._column_end:
+            self._turn_to(at)
         self._last = at
-        index = int(at / self._width)
-        while index >= MAX_COLUMNS:
-            self._halve()
-            index = int(at / self._width)
-        column = self._columns.get(index)
-        if column is None:
-            column = self._columns[index] = [0, 0, 0, 0, 0, self._shared, self._shared]
+        column = self._column
         for start, end, before, after in changes:
             if before is PageState.PRIVATE:
                 self._shared += end - start
@@ -68,7 +67,18 @@ class Timeline:
         if self._shared > column[_MOST_SHARED]:
             column[_MOST_SHARED] = self._shared
         if self.map is not None and changes:
-            self.map.add(index, changes)
+            self.map.add(self._index, changes)
+
+    def _turn_to(self, at: float) -> None:
+        index = int(at / self._width)
+        while index >= MAX_COLUMNS:
+            self._halve()
+            index = int(at / self._width)
+        column = self._columns.get(index)
+        if column is None:
+            column = self._columns[index] = [0, 0, 0, 0, 0, self._shared, self._shared]
+        self._index, self._column = index, column
+        self._column_end = (index + 1) * self._width * (1 - 1e-12)
 
     def _halve(self) -> None:
         wider: dict[int, list[int]] = {}
@@ -126,8 +136,11 @@ class MemoryMap:
             while ((end - 1) >> self._shift) - (start >> self._shift) >= MAX_ROWS:
                 self._halve_rows()
             shift = self._shift
-            for block in range(start >> shift, ((end - 1) >> shift) + 1):
-                pages = min(end, block + 1 << shift) - max(start, block << shift)
+            first, last = start >> shift, end - 1 >> shift
+            for block in range(first, last + 1):
+                pages = end - start
+                if first != last:
+                    pages = min(end, block + 1 << shift) - max(start, block << shift)
                 level = self._level.get(block, 0)
                 now = level + gained * pages
                 cells = self._cells.get(block)
@@ -137,7 +150,8 @@ class MemoryMap:
                 if cell is None:
                     cells[column] = [max(level, now), now, 1]
                 else:
-                    cell[0] = max(cell[0], now)
+                    if now > cell[0]:
+                        cell[0] = now
                     cell[1] = now
                     cell[2] += 1
                 self._level[block] = now

@@ -10,7 +10,7 @@ from hvabi.traces.event import Malformed
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from hvabi.traces.event import Record
+    from hvabi.traces.event import Record, TraceEvent
     from hvabi.traces.report import Note
 
 _EXCERPT = 100
@@ -53,6 +53,10 @@ class LineReader:
         None stands for a line that is understood and has no record (yet): more may come about its call.
         """
         raise NotImplementedError
+
+    def known(self, source: str, number: int, data: bytes) -> TraceEvent | None:
+        """Return the only record of a line that says nothing new but its time: what `read` would give, and quickly."""
+        return None
 
     def settle(self) -> Iterable[Record]:
         """Return the calls that were held back: nothing more will come, or somebody else's call comes first."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from hvabi.traces.clocks import printk_time
+from hvabi.traces.clocks import printk_time, stamp_time
 from hvabi.traces.event import Ambiguity, TraceEvent
 from hvabi.traces.meaning import Meaning
 from hvabi.traces.readers.base import REMEMBERED, LineReader, malformed
@@ -48,17 +48,23 @@ class PageEncStatusReader(LineReader):
         self.hex_only = 0
         self.first_hex_only: int | None = None
         self._meaning = Meaning(ABI, revision=REVISION)
-        self._known: dict[str, tuple[Any, ...]] = {}
+        self._known: dict[bytes, tuple[Any, ...]] = {}
+
+    def known(self, source: str, number: int, data: bytes) -> TraceEvent | None:
+        """Return the event of a line with the kernel's time before a record that stood in another line too."""
+        stamp, _, record = data.partition(b"] ")
+        known = self._known.get(record)
+        time = None if known is None else stamp_time(stamp)
+        return None if known is None or time is None else TraceEvent.plain(source, number, time, *known)
 
     def read(self, line: Line) -> Iterator[TraceEvent | Malformed]:
         """Return an event or a malformed record for each time that the phrase stands in the line."""
         text = line.text
-        at = text.find(PHRASE)
-        known = self._known.get(text[at:])
-        if known is not None and not line.cut:
+        at, behind = text.find(PHRASE), 0
+        known = None if line.cut else self._known.get(text[at:].encode())
+        if known is not None:
             yield TraceEvent.plain(line.source, line.number, printk_time(text[:at]), *known)
             return
-        behind = 0
         while at >= 0:
             start = at + len(PHRASE)
             following = text.find(PHRASE, start)
@@ -73,7 +79,7 @@ class PageEncStatusReader(LineReader):
                 if following < 0 and not line.cut and found[1].isdecimal():
                     if len(self._known) >= REMEMBERED:
                         self._known.clear()
-                    self._known[text[at:]] = rest
+                    self._known[text[at:].encode()] = rest
             behind, at = start, following
 
     def notes(self) -> Iterator[Note]:

@@ -40,6 +40,11 @@ def _made(line: Line, at: int, meant: Reading, what: str) -> TraceEvent:
     return TraceEvent(line.source, line.number, seconds, *meant[:4], True, None, *meant[4:], format=what, clock=clock)
 
 
+def _number(text: str) -> int:
+    """Return a number that is decimal unless it begins with 0x, whatever zeros it begins with."""
+    return int(text, 16 if text.startswith("0x") else 10)
+
+
 def _time(line: Line, at: int) -> tuple[float, Clock] | tuple[None, None]:
     return program_time(line.text[:at]) or (None, None)
 
@@ -85,7 +90,7 @@ class RustVmmReader(LineReader):
             yield malformed(line, "the record is not whole")
 
     def _faulted(self, line: Line, match: re.Match[str]) -> Iterator[Record]:
-        found = {name: int(number, 0) for name, number in _PAIR.findall(match.group(1))}
+        found = {name: _number(number) for name, number in _PAIR.findall(match.group(1))}
         if set(found) != {"flags", "gpa", "size"}:
             yield malformed(line, "expected flags, gpa and size of a memory fault", match.start())
             return
@@ -138,7 +143,7 @@ class OpenVmmReader(LineReader):
         if match is None:
             yield from self._inaccessible(line)
             return
-        fields = {name: int(number, 0) for name, number in _FIELD.findall(line.text)}
+        fields = {name: _number(number) for name, number in _FIELD.findall(line.text)}
         try:
             key = fields["gpa"], fields["page_count"], fields["map_attributes"]
         except KeyError as missing:
@@ -172,5 +177,5 @@ class OpenVmmReader(LineReader):
             return
         seconds, clock = _time(line, match.start())
         name = f"access to a page as {'shared' if shared.group(1) == 'true' else 'private'} that is not"
-        text = f"gpa {int(gpa.group(1), 0):#x}, machine check injected"
+        text = f"gpa {_number(gpa.group(1)):#x}, machine check injected"
         yield Sighting(line.source, line.number, seconds, "fault", name, text, format="openvmm", clock=clock)
