@@ -62,8 +62,8 @@ def limit_variants(basis: Basis, question: Question, rule: Rule, used: set[str])
     """Yield a host whose bound is as much as is asked for and not more, and one that may do one more."""
     limit = rule.operands.get("limit", (None,))[0]
     key = basis.abi.config.get(limit.name) if isinstance(limit, Name) else None
-    if key is None or key.choices:
-        return
+    if key is None or key.choices or not (used & _KEPT or rule.check in ("at-most", "count-at-most")):
+        return  # an address that a setting bounds is no number of things
     ways = [("", question)]
     if used & _KEPT and basis.call.handle is not None and basis.call.handle.does == "open" and not question.way:
         start, pages, to = _span(question, basis)
