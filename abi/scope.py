@@ -166,6 +166,11 @@ class Scope:
         scope._local = {**self._local, **local}
         return scope
 
+    def put(self, **local: Any) -> None:
+        """Change locals, or add some."""
+        self._local.update(local)
+        self._defined.clear()
+
     def int(self, expr: Expr) -> int:
         """Evaluate an expression to an integer."""
         if type(expr) is Int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hvabi.abi.expr import names, paths
+from hvabi.abi.expr import compiled, names, paths
 from hvabi.abi.scope import Fields, state_number
 from hvabi.adapters.errors import AdapterError
 from hvabi.backend import PAGE_SHIFT, PAGE_SIZE, PageState
@@ -172,16 +172,15 @@ def _list(guest: Guest, each: str, first: int, left: int, to: PageState, attempt
     sizes = definition.element_pages or (1,)
     sizes = sizes[-1:] if smallest else sizes
     plain = definition.element["value"] if set(definition.element) == {"value"} else None
-    whole = guest.scope(to=state_number(to.value))
+    scope = guest.scope(to=state_number(to.value))
+    element = [(name, compiled(expr, "int")) for name, expr in definition.element.items()]
     items: list[Any] = []
     element_pages: list[int] = []
     at = first
     while left and len(items) < most:
         size = next((size for size in sizes if size <= left and at % size == 0), sizes[-1])
-        scope = whole.with_locals(start=at << PAGE_SHIFT, pages=size, index=len(items))
-        items.append(
-            {name: scope.int(expr) for name, expr in definition.element.items()} if plain is None else scope.int(plain)
-        )
+        scope.put(start=at << PAGE_SHIFT, pages=size, index=len(items))
+        items.append({name: number(scope) for name, number in element} if plain is None else scope.int(plain))
         element_pages.append(size)
         at += size
         left -= size

@@ -48,12 +48,12 @@ class Context:
 
 def keeps(rule: Rule, scope: Scope, context: Context) -> bool:
     """Return whether the message keeps the rule. A rule whose `when` is false is kept."""
-    return _check_of(rule)(scope, context)
+    return check_of(rule)(scope, context)
 
 
 @by_identity
-def _check_of(rule: Rule) -> Check:
-    """Return the check of a rule with its operands, made once for each rule."""
+def check_of(rule: Rule) -> Check:
+    """Return what `keeps` asks for a rule: its check with its operands, made once for each rule."""
     make = _CHECKS.get(rule.check)
     if make is None:
         raise AdapterError(f"{rule.id}: there is no check `{rule.check}`", code="unknown-check", rule=rule.id)

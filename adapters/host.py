@@ -16,8 +16,9 @@ from hvabi.abi.expr import Name
 from hvabi.abi.model import PairPlace, RegisterPlace
 from hvabi.abi.scope import Fields, Scope, definitions
 from hvabi.abi.specification import SPEC_PROFILE
+from hvabi.abi.values import by_identity
 from hvabi.adapters.asking import Asking, found_at
-from hvabi.adapters.checks import Context, element_enums, first_bad, keeps, pages_of
+from hvabi.adapters.checks import Context, check_of, element_enums, first_bad, pages_of
 from hvabi.adapters.errors import AdapterError
 from hvabi.adapters.straight import straight_calls
 from hvabi.adapters.values import HostAnswer, Injection, VmmReply, VmmRequest
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from hvabi.abi.calls import Answer, Call, Query, Rule
     from hvabi.abi.calls import Scope as RuleScope
     from hvabi.abi.expr import Expr
+    from hvabi.abi.model import Enum, Message
     from hvabi.abi.placing import Placer
     from hvabi.abi.registry import Spec
+    from hvabi.adapters.checks import Check
 
 Account = Work | Asking
 """What a call did of its work: the answer tells of it."""
@@ -81,6 +84,8 @@ class Host:
         self.static = spec.names(self.transport, self.config)
         self._placers: dict[str, Placer] = {}
         self._rules: dict[tuple[str, RuleScope], tuple[Rule, ...]] = {}
+        self._checks: dict[tuple[str, RuleScope], tuple[tuple[Rule, Check], ...]] = {}
+        self._enums: dict[str, Mapping[str, Enum | None]] = {}
 
     def call(
         self, regs: Mapping[str, int], *, cpl: int = 0, inject: Injection | None = None, exits: bool = False
@@ -118,6 +123,19 @@ class Host:
                 and rule.guard.serves(self.transport.name)
             )
         return self._rules[key]
+
+    def checks(self, call: Call, scope: RuleScope) -> tuple[tuple[Rule, Check], ...]:
+        """Return those rules, each with its check; made once."""
+        key = (call.name, scope)
+        if key not in self._checks:
+            self._checks[key] = tuple((rule, check_of(rule)) for rule in self.rules(call, scope))
+        return self._checks[key]
+
+    def enums(self, call: Call) -> Mapping[str, Enum | None]:
+        """Return the enums of the elements of a call's list; made once."""
+        if call.name not in self._enums:
+            self._enums[call.name] = element_enums(self.abi.messages[call.request], call.each)
+        return self._enums[call.name]
 
     def more_names(self, call: _HostCall) -> Fields | None:
         """Return names of expressions that this host knows besides those of the specification, None for none."""
@@ -202,7 +220,7 @@ class _HostCall:
             readable=self.readable,
             selected=self.selected,
             message=message,
-            element=element_enums(message, call.each),
+            element=self.host.enums(call),
             handle=self.host.has_handle,
         )
 
@@ -285,13 +303,13 @@ class _HostCall:
     def selected(self, operands: tuple[Expr, ...], *, everything: bool = False, fixed: bool = True) -> bool:
         """Whether the fixed registers and constant fields have the values that select this call."""
         named = {operand.name for operand in operands if isinstance(operand, Name)}
-        for name, field in self.placer.message.fields.items():
-            if field.const is None or (named and name not in named):
+        for name, const in _constants(self.placer.message):
+            if named and name not in named:
                 continue
             place = self.placer.place_of(name)
             if place is None or not (named or everything or isinstance(place, RegisterPlace)):
                 continue
-            if self.fields[name] != self.scope.int(field.const):
+            if self.fields[name] != self.scope.int(const):
                 return False
         if named or not fixed:
             return True
@@ -319,8 +337,8 @@ class _HostCall:
 
     def first_broken(self, kind: Literal["call", "element"], scope: Scope) -> Rule | None:
         """Return the first rule of the call, or of an element, that the request breaks."""
-        for rule in self.host.rules(self.definition, kind):
-            if not keeps(rule, scope, self.context):
+        for rule, keeps in self.host.checks(self.definition, kind):
+            if not keeps(scope, self.context):
                 return rule
         return None
 
@@ -431,6 +449,12 @@ class _HostCall:
         placer = self.host.placer(self.definition.response or "")
         for name, (first, answers) in asking.lists.items():
             placer.store_part(name, first, answers, scope, self)
+
+
+@by_identity
+def _constants(message: Message) -> tuple[tuple[str, Expr], ...]:
+    """Return the fields of a message that are constant, with what they are."""
+    return tuple((name, field.const) for name, field in message.fields.items() if field.const is not None)
 
 
 def field_values(fields: Mapping[str, Expr], scope: Scope) -> dict[str, Any]:

@@ -68,12 +68,14 @@ class RangeMap(Generic[S]):
                 "bad-chunk-size", f"chunk_size must be at least 2, not {chunk_size}", chunk_size=chunk_size
             )
         self._chunk_size = chunk_size
-        self._table: StateCodes[S] = StateCodes(default)
-        self.clear()
+        self._begin(default)
 
     def clear(self) -> None:
         """Put every page into the default state."""
-        self._use(StateCodes(self._table.states[0]))
+        self._begin(self._states[0])
+
+    def _begin(self, default: S) -> None:
+        self._use(StateCodes(default))
         # Chunk c holds the boundaries at and above _firsts[c]. The first chunk begins below page 0, so a
         # boundary in any chunk but that one has a left neighbour in its own chunk or is the chunk's first.
         self._firsts: list[int] = [-1]

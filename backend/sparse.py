@@ -45,9 +45,12 @@ class SparseBytes:
         if not data:
             return
         first, last = address >> PAGE_SHIFT, (address + len(data) - 1) >> PAGE_SHIFT
-        if first == last and first in self._pages:
+        if first == last and (first in self._pages or len(self._pages) < self._max_pages):
             offset = address & (PAGE_SIZE - 1)
-            self._pages[first][offset : offset + len(data)] = data
+            stored = self._pages.get(first)
+            if stored is None:
+                stored = self._pages[first] = bytearray(self._fresh)
+            stored[offset : offset + len(data)] = data
             return
         new = sum(1 for page in range(first, last + 1) if page not in self._pages)
         if len(self._pages) + new > self._max_pages:

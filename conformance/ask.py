@@ -350,9 +350,9 @@ def _open(item: Any) -> Any:
     """Return a decoded value as mappings, tuples and integers."""
     if not isinstance(item, tuple):
         return int(item)
-    if hasattr(item, "_fields"):
-        return {name: _open(part) for name, part in zip(item._fields, item, strict=True)}
-    return tuple([_open(part) for part in item])
+    # Most are plain integers already: they are not asked about.
+    parts = [part if type(part) is int else _open(part) for part in item]
+    return dict(zip(item._fields, parts, strict=True)) if hasattr(item, "_fields") else tuple(parts)
 
 
 def _pages(convert: Convert | None, request: Request) -> Iterator[tuple[int, int, str | None]]:

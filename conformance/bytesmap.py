@@ -26,7 +26,9 @@ class Bytes:
             while at < len(data):
                 page, offset = divmod(address + at, _PAGE)
                 part = data[at : at + _PAGE - offset]
-                self._pages.setdefault(page, bytearray(_PAGE))[offset : offset + len(part)] = part
+                if page not in self._pages:
+                    self._pages[page] = bytearray(_PAGE)
+                self._pages[page][offset : offset + len(part)] = part
                 at += len(part)
 
     def read(self, address: int, size: int) -> bytes:

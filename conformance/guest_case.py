@@ -114,8 +114,9 @@ class GuestCase:
         turn = self._turn()
         repeated = self._judge_again(asked)
         self.memory.lay(asked.mem)
+        seen = visible(asked.mem, self.memory)
         try:
-            read = self.reader.read(asked.regs, visible(asked.mem, self.memory), self.held)
+            read = self.reader.read(asked.regs, seen, self.held)
         except Unreadable as error:
             self._find("request", "a call of this ABI", str(error), level="must")
             self._show(asked, {}, ())
@@ -129,14 +130,15 @@ class GuestCase:
         regs: dict[str, int] = {}
         mem: list[tuple[int, bytes]] = []
         if turn.kind == "serve":
-            served = self._serve(asked, read, turn)
+            served = self._serve(asked, seen, read, turn)
             if served is None:
                 self._show(asked, {}, ())
                 return None
             regs, mem = served
         else:
             self.stalled += 1
-        right = self._over(asked, regs, mem) if turn.kind == "serve" else None
+        over = Wire(regs={**asked.regs, **regs}, mem=merge([*seen, *mem]))
+        right = over if turn.kind == "serve" else None
         says = turn.kind == "say" or bool(turn.say or turn.regs or turn.mem_at)
         if turn.when is not None and right is not None:
             says = says and self.reader.is_so(read, turn.when, right)
@@ -147,8 +149,8 @@ class GuestCase:
             said, bytes_said = self.reader.say(read, turn, to=self.script.to, answer=right)
             regs.update(said)
             mem += bytes_said
+            over = Wire(regs={**asked.regs, **regs}, mem=merge([*seen, *mem]))
         mem = list(merge(mem))
-        over = self._over(asked, regs, mem)
         self.said += self.reader.said_done(read, over)
         self.memory.lay(mem)
         if self.reader.executes_again(read, over):
@@ -177,10 +179,6 @@ class GuestCase:
         for what, expected, found in wrong:
             self._find(f"{what} of the call that is executed again", f"{expected}, as the host left it", found)
         return not wrong
-
-    def _over(self, asked: GuestAsk, regs: Mapping[str, int], mem: list[tuple[int, bytes]]) -> Wire:
-        """Return the guest's call with an answer over it."""
-        return Wire(regs={**asked.regs, **regs}, mem=merge([*visible(asked.mem, self.memory), *mem]))
 
     def _show(self, asked: GuestAsk, regs: Mapping[str, int], mem: Memory) -> None:
         if len(self.outcome.exchanged) < _MOST_SHOWN:
@@ -220,7 +218,7 @@ class GuestCase:
                 self._find("state of the request", self.script.to, state, level="must")
 
     def _serve(
-        self, asked: GuestAsk, read: Asked, turn: GuestTurn
+        self, asked: GuestAsk, seen: Memory, read: Asked, turn: GuestTurn
     ) -> tuple[dict[str, int], list[tuple[int, bytes]]] | None:
         """Let the model host do the call; guests see the last answer of a call that is replayed."""
         regs: dict[str, int] = {}
@@ -240,7 +238,7 @@ class GuestCase:
             if expected.end != "replay":
                 break
             inject = None
-            read = self.reader.read({**asked.regs, **regs}, visible(asked.mem, self.memory), self.held)
+            read = self.reader.read({**asked.regs, **regs}, seen, self.held)
         if expected.end != "return":
             why = f"{expected.end} {expected.fault or ''}".strip() + (f" ({expected.rule})" if expected.rule else "")
             self._find("request", "one that the host returns from", why, rule=expected.rule)

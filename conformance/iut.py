@@ -26,6 +26,7 @@ FEATURES = ("exits", "inject", "local-steps")
 """Every feature; ``exits`` and ``local-steps`` are shown only where they are asked for, because a runner that does
 not know them could not answer what they yield."""
 
+_NO_FAULT = Injection()
 _OWN_CONFIG = ("memory", "profile", "enabled", "max_ranges", "scratch")
 
 
@@ -43,7 +44,7 @@ class Session:
         self._host: Host | None = None
         self._guest: Guest | None = None
         self._open: Any = None
-        self._inject = Injection()
+        self._inject = _NO_FAULT
         self._to = PageState.PRIVATE
         self.stopped = False
 
@@ -192,7 +193,7 @@ class Session:
         mem = frame.memory(command.get("mem", []))
         for gpa, piece in mem:
             host.memory.poke(gpa, piece)
-        inject, self._inject = self._inject, Injection()
+        inject, self._inject = self._inject, _NO_FAULT
         self._open = host.call(regs, cpl=cpl, inject=inject, exits="exits" in self._features)
         return self._advance(None)
 
@@ -296,7 +297,7 @@ class Session:
         if self._open is not None:
             self._open.close()
         self._open = None
-        self._inject = Injection()
+        self._inject = _NO_FAULT
 
     def _advance(self, reply: VmmReply | GuestReply | None) -> dict[str, Any]:
         """Go on with the open conversation until it yields or ends."""

@@ -7,8 +7,7 @@ import itertools
 import shlex
 import time
 import traceback
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.diagnostics import escape
 from hvabi.abi.errors import HvAbiError
@@ -82,6 +81,7 @@ class Supervisor:
         self._unsupported: dict[_Key, str] = {}
         self._can_query = True
         self._broken = 0
+        self._started = 0.0
         self._start_of_command = shlex.join(["hvabi", "conform", "--iut", connector.name])
 
     # -- sessions -----------------------------------------------------------------------------------------------
@@ -124,20 +124,19 @@ class Supervisor:
 
     def run(self, case: Case) -> CaseResult:
         """Run one case, whatever happens. Raises `GivenUp` where nothing more can be run; then the case was not."""
-        started = time.monotonic()
+        self._started = time.monotonic()
         if self._client is not None:
             # What was said between the cases belongs to none.
             self._client.connection.take_log()
         try:
-            result = self._start_and_run(case)
+            return self._start_and_run(case)
         except Exception as error:  # a mistake of ours must not cost the other cases
             self.close(politely=False)
             where = traceback.extract_tb(error.__traceback__)[-1]
             text = f"the runner failed: {type(error).__name__}: {error} ({where.name}, line {where.lineno})"
             if isinstance(error, GivenUp):
                 raise
-            result = CaseResult(case=case, verdict=Verdict.NOT_RUN, message=escape(text))
-        return replace(result, seconds=time.monotonic() - started, reproduce=self.command(case))
+            return self._result_of(case, Verdict.NOT_RUN, escape(text))
 
     def command(self, case: Case) -> str:
         """Return the command that runs only this case."""
@@ -159,11 +158,11 @@ class Supervisor:
                 continue
             skip = self._lacks(case, hello)
             if skip:
-                return CaseResult(case=case, verdict=Verdict.SKIP, message=skip)
+                return self._result_of(case, Verdict.SKIP, skip)
             try:
                 self._configure(case, hello)
             except PeerUnsupported as error:
-                return CaseResult(case=case, verdict=Verdict.SKIP, message=f"configure: {error.message}")
+                return self._result_of(case, Verdict.SKIP, f"configure: {error.message}")
             except (PeerTimeout, PeerLost, ProtocolViolation, PeerError) as error:
                 if last or isinstance(error, PeerError):
                     return self._broke(case, error, None)
@@ -311,16 +310,21 @@ class Supervisor:
         log, stderr = connection.take_log(), connection.take_stderr()
         if not verdict.bad:
             log, stderr = log[-_LOG_OF_GOOD:], stderr[-_LOG_OF_GOOD:]
-        return CaseResult(
-            case=case,
-            verdict=verdict,
-            message=escape(message),
+        return self._result_of(
+            case,
+            verdict,
+            escape(message),
             findings=tuple(finding for finding, _ in outcome.findings) if outcome else (),
             exchanged=tuple(outcome.exchanged) if outcome else (),
             policies=dict(outcome.policies) if outcome else {},
             log=log,
             stderr=stderr,
         )
+
+    def _result_of(self, case: Case, verdict: Verdict, message: str, **more: Any) -> CaseResult:
+        seconds = time.monotonic() - self._started
+        command = self.command(case)
+        return CaseResult(case=case, verdict=verdict, message=message, seconds=seconds, reproduce=command, **more)
 
 
 __all__ = ["RESTARTS_IN_A_ROW", "STARTS_PER_CASE", "GivenUp", "Supervisor"]

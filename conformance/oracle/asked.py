@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hvabi.abi.calls import Call, Rule
-    from hvabi.abi.model import Transport
+    from hvabi.abi.expr import Expr
+    from hvabi.abi.model import Message, Transport
     from hvabi.abi.specification import Abi
     from hvabi.conformance.case import Expected, Inject, Pages, Ranges, Setup
 
@@ -118,13 +119,13 @@ class Asked:
 
     def is_selected(self, named: set[str]) -> bool:
         """Whether the constants (those named, or all that lie in registers) and fixed registers match."""
-        for name, field in self.message.fields.items():
-            if field.const is None or (named and name not in named):
+        for name, const in _constants(self.message):
+            if named and name not in named:
                 continue
             place = self.placement.place.get(name, (None,))[0]
             if place is None or not (named or isinstance(place, RegisterPlace)):
                 continue
-            if self.names.fields[name] != value(field.const, self.names):
+            if self.names.fields[name] != value(const, self.names):
                 return False
         if named or self.regs is None:
             return True
@@ -179,13 +180,21 @@ class Asked:
         """Return the rules of a scope that the host is held to."""
         return _held(self.call)[self.transport.name, scope, self.abi.profile]
 
+    def _first_broken(self, names: Names, element: int) -> Rule | None:
+        """Return the first rule about elements that one of them breaks."""
+        for rule in self._rules("element"):
+            if self._breaks(rule, names, element):
+                return rule
+        return None
+
     def _breaks(self, rule: Rule, names: Names, element: int | None = None) -> bool:
         if rule.check in _OF_STATE:
             return self._breaks_now(rule, names)
         known, key = self.shared.broken, (id(rule), element)
-        if key not in known:
-            known[key] = self._breaks_now(rule, names)
-        return known[key]
+        broken = known.get(key)
+        if broken is None:
+            broken = known[key] = self._breaks_now(rule, names)
+        return broken
 
     def _breaks_now(self, rule: Rule, names: Names) -> bool:
         kept = self.names
@@ -242,6 +251,12 @@ class _Held(dict[tuple[str, str, str], "tuple[Rule, ...]"]):
             and (rule.guard.transports is None or transport in rule.guard.transports)
         )
         return found
+
+
+@by_identity
+def _constants(message: Message) -> tuple[tuple[str, Expr], ...]:
+    """Return the fields of a message that are constant, with what they are."""
+    return tuple((name, field.const) for name, field in message.fields.items() if field.const is not None)
 
 
 @by_identity

@@ -75,7 +75,9 @@ class FactSet:
 
     def of(self, name: str) -> PageSet:
         """Return the pages of a fact."""
-        return self._sets.setdefault(name, PageSet())
+        if name not in self._sets:
+            self._sets[name] = PageSet()
+        return self._sets[name]
 
     def lay(self, name: str, start: int, end: int, truth: bool) -> None:
         """Make a fact true or false on [start, end)."""

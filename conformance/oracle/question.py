@@ -91,9 +91,9 @@ class Questioned(Working):
             self.index = number + 1
 
     def _judge_element(self, number: int, names: Names) -> None:
-        for rule in self._rules("element"):
-            if self._breaks(rule, names, number):
-                raise End(rule.means or "invalid", rule)
+        rule = self._first_broken(names, number)
+        if rule is not None:
+            raise End(rule.means or "invalid", rule)
 
     def _ask_range(self, query: Query) -> None:
         start, pages = value(query.start, self.names) // PAGE, max(value(query.pages, self.names), 0)

@@ -148,10 +148,10 @@ class Working(Asked):
         if prevalidate:
             for position, ((number, _, names), (start, pages, to, _)) in enumerate(zip(elements, wanted, strict=True)):
                 self.index = number
-                for rule in self._rules("element"):
-                    if self._breaks(rule, names, position):
-                        self.index = begin
-                        raise End(rule.means or "invalid", rule)
+                rule = self._first_broken(names, position)
+                if rule is not None:
+                    self.index = begin
+                    raise End(rule.means or "invalid", rule)
                 bad = self._bad_page(start, start + pages, names) if to is not None or convert.facts else None
                 if bad is not None:
                     self.index = begin
@@ -164,10 +164,9 @@ class Working(Asked):
             zip(elements, wanted, strict=True)
         ):
             self.index, self.part = number, 0
-            if not prevalidate:
-                for rule in self._rules("element"):
-                    if self._breaks(rule, names, position):
-                        raise End(rule.means or "invalid", rule)
+            rule = None if prevalidate else self._first_broken(names, position)
+            if rule is not None:
+                raise End(rule.means or "invalid", rule)
             self.to = to or self.to
             if not known and pages:
                 raise End("invalid")
@@ -185,9 +184,10 @@ class Working(Asked):
         self, start: int, pages: int, to: str | None, budget: int | None, names: Names, item: Any, *, last: bool
     ) -> None:
         progress = self.call.progress
-        chunk = value(progress.chunk, self.names) if progress and progress.chunk is not None else None
-        if self.inject is None or self.inject.fault != "event-pending":
-            chunk = None  # pieces show only where an event comes between them
+        chunk = None
+        # Pieces show only where an event comes between them.
+        if progress and progress.chunk is not None and self.inject is not None and self.inject.fault == "event-pending":
+            chunk = value(progress.chunk, self.names)
         done_here = 0
         asked_first = self.done == 0
         chunks = getattr(self, "_chunks", 0)
@@ -290,12 +290,14 @@ class Working(Asked):
             after = self.pages.copy()
             after.lay(start, start + pages, to)
             bound = self.setup.max_ranges
-            count = len(after.ranges())
-            if bound is not None and count > bound and count > len(self.pages.ranges()):
+            if bound is not None and len(self.pages.ranges()) < len(after.ranges()) > bound:
                 raise End("limit")
             self.pages = after
-        for name, expr in self.call.convert.facts.items() if self.call.convert else ():
-            self.facts.lay(name, start, start + pages, bool(value(expr, names.plus(**self._local().local))))
+        if self.call.convert is None or not self.call.convert.facts:
+            return
+        names = names.plus(**self._local().local)
+        for name, expr in self.call.convert.facts.items():
+            self.facts.lay(name, start, start + pages, bool(value(expr, names)))
 
     def _mark(self, number: int, item: Any, names: Names) -> None:
         progress = self.call.progress

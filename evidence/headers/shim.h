@@ -88,4 +88,5 @@ struct kvm_vcpu { int unused; }; struct mutex { int unused; }; struct device { i
 struct device_driver { int unused; }; struct insn { int unused; };
 enum pg_level { PG_UNUSED };
 struct module;
+typedef struct cpumask cpumask_t;
 #endif
