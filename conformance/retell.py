@@ -182,9 +182,12 @@ class Teller:
         if not isinstance(given, str):
             raise StoryError(f"{show(given)} is no number", pointer, hint="write a number, a name, or an expression")
         try:
-            return int(value(parse(given), self.names))
+            found = value(parse(given), self.names)
         except (ExprError, Undefined) as error:
             raise StoryError(f"{show(given)} has no value: {error}", pointer) from error
+        if not isinstance(found, int):
+            raise StoryError(f"{show(given)} is no number, it has parts", pointer, hint="write NAME.PART")
+        return int(found)
 
     def deep(self, given: Any, pointer: Pointer) -> Any:
         """Return the same for lists and mappings."""
