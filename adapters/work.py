@@ -155,14 +155,27 @@ class Work:
                     yield from self._convert([each])
 
     def _take_back(self) -> None:
-        """Put everything back as it was: the way back was within the bounds on the way here."""
-        for change in reversed(self.changes):
-            conversion = Conversion(change.start, change.end - change.start, change.before, None)
-            self.backend.convert(conversion, absent="allow")
+        """Put everything back as it was."""
+        self._put_back(self.changes)
         self._restore_facts(self.fact_changes)
         self.changes.clear()
         self.fact_changes.clear()
         self.done = self.part_done = 0
+
+    def _put_back(self, changes: list[Change[PageState]]) -> None:
+        """Undo changes, the last one first.
+
+        Before and behind a conversion there are no more ranges than may be. Between its parts there can be one more,
+        where a part that was private is still to come: then that one goes first.
+        """
+        waiting: list[Change[PageState]] = []
+        for change in reversed(changes):
+            waiting = [one for one in (*waiting, change) if not self._undone(one)]
+            waiting = [one for one in waiting if not self._undone(one)]
+
+    def _undone(self, change: Change[PageState]) -> bool:
+        conversion = Conversion(change.start, change.end - change.start, change.before, None)
+        return self.backend.convert(conversion, absent="allow").status is Status.DONE
 
     def _prevalidate(self) -> None:
         first = self._first()
@@ -376,12 +389,9 @@ class Work:
         if not done:
             return 0
         start = outcome.next - done
-        for change in reversed(outcome.changed):
-            low = max(change.start, start + keep)
-            if low < change.end:
-                self.backend.convert(Conversion(low, change.end - low, change.before, None), absent="allow")
-            if change.start < low:
-                self.changes.append(change._replace(end=min(change.end, low)))
+        kept = start + keep
+        self._put_back([one._replace(start=max(one.start, kept)) for one in outcome.changed if one.end > kept])
+        self.changes += [one._replace(end=min(one.end, kept)) for one in outcome.changed if one.start < kept]
         if keep:
             self.fact_changes += self._set_facts(part, start, keep)
         return keep

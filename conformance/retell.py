@@ -179,10 +179,15 @@ class Teller:
         """Return what a story writes for a number: itself, a name of the ABI, an expression over such names."""
         if isinstance(given, int):
             return given
+        if not isinstance(given, str):
+            raise StoryError(f"{show(given)} is no number", pointer, hint="write a number, a name, or an expression")
         try:
-            return int(value(parse(given), self.names))
+            found = value(parse(given), self.names)
         except (ExprError, Undefined) as error:
             raise StoryError(f"{show(given)} has no value: {error}", pointer) from error
+        if not isinstance(found, int):
+            raise StoryError(f"{show(given)} is no number, it has parts", pointer, hint="write NAME.PART")
+        return int(found)
 
     def deep(self, given: Any, pointer: Pointer) -> Any:
         """Return the same for lists and mappings."""

@@ -1,7 +1,8 @@
 """Seeded mutators of right requests, of what is around them, and of their registers and bytes.
 
 Numbers come from the specification (constants, enums, limits, literals of rules) and from the request itself; a
-number is changed by one, by a page, by a bit, or becomes what another field is.
+number is changed by one, by a page, by a bit, becomes what another field is, or what a rule that is aimed at compares
+with. Fields that a sender works out from a changed one follow it or not, so that sums, lengths and offsets can agree.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hvabi.abi.errors import CodecError
+from hvabi.abi.errors import CodecError, HvAbiError
 from hvabi.abi.expr import Attr, Name, names, walk
+from hvabi.abi.scope import Fields, Scope
 from hvabi.adapters.values import Injection
 from hvabi.backend import PageState
 from tests.fuzzing import AREA, SCRATCH, SHAPES, Combo, Input, Memory, Ranges, fields_of, numbers_of
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from hvabi.abi.calls import Rule
     from hvabi.abi.codec import MessageCodec
+    from hvabi.abi.expr import Expr
     from hvabi.abi.model import Field
     from hvabi.abi.specification import Abi
 
@@ -35,10 +38,17 @@ _MOST_BYTES = 1 << 14
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aim:
-    """A rule that is to be hit: its call, the fields and facts that it looks at, and what of the surroundings."""
+    """A rule that is to be hit: its call, the fields and facts that it looks at, and what of the surroundings.
 
+    `exprs` are what it compares, `widths` the bits of a sum that must not wrap, `looked` the fields that stand in it.
+    """
+
+    rule: str
     call: str
     fields: frozenset[str]
+    exprs: tuple[Expr, ...]
+    widths: tuple[Expr, ...]
+    looked: frozenset[str]
     facts: frozenset[str]
     around: int | None
 
@@ -55,10 +65,20 @@ class Aim:
                 if name is not None and name not in seen:
                     seen.add(name)
                     todo += [call.define[name].expr] if name in call.define else []
+        looked = frozenset(seen)
         if call.each is not None and "it" in seen:
             seen.add(call.each)
         facts = frozenset({rule.words["name"]} if rule.check == "fact" else ())
-        return cls(call=call.name, fields=frozenset(seen), facts=facts, around=_AROUND.get(rule.check))
+        return cls(
+            rule=rule.id,
+            call=call.name,
+            fields=frozenset(seen),
+            exprs=(*(expr for exprs in rule.operands.values() for expr in exprs), *rule.tries),
+            widths=rule.operands.get("width", ()),
+            looked=looked,
+            facts=facts,
+            around=_AROUND.get(rule.check),
+        )
 
 
 class Mutator:
@@ -114,36 +134,61 @@ class Mutator:
         name = self.pick(item.word.fields, self._aimed)
         return {**old, name: self.part(item.word.fields[name], old[name], others)}
 
+    def compared(self, codec: MessageCodec, fields: Mapping[str, Any], it: Any = None) -> list[int]:
+        """Return what the rule that is aimed at compares in this request, and what is then left up to a wrap."""
+        if self.aim is None:
+            return []
+        known = {**fields} if it is None else {**fields, "it": it}
+        scope = Scope(codec.static, request=Fields(known, known.__getitem__))
+        found = [number for expr in self.aim.exprs for number in _number_of(scope, expr)]
+        rooms = [1 << width for expr in self.aim.widths for width in _number_of(scope, expr)]
+        return [*found, *(room - number for room in rooms for number in found if number)]
+
+    def followed(self, codec: MessageCodec, fields: dict[str, Any], changed: str) -> dict[str, Any]:
+        """Return the fields with those worked out anew that follow a changed one; sometimes only those aimed at."""
+        derived = [name for name in codec.message.fields if _is_worked_out(codec, name)]
+        if self.aim is not None and self.aim.looked & set(derived) and self.rng.random() < 0.5:
+            derived = [name for name in derived if name in self.aim.looked]
+        left = {name: value for name, value in fields.items() if name == changed or name not in derived}
+        return fields_of(codec.complete(left)) if len(left) < len(fields) else fields
+
     def fields(self, codec: MessageCodec, fields: dict[str, Any]) -> dict[str, Any]:
-        """Return the fields of a request with one of them changed."""
+        """Return the fields of a request with one of them changed, and what follows it."""
         message = codec.message
         name = self.pick(message.fields, self._aimed)
         item = message.fields[name]
         others = [value for value in fields.values() if isinstance(value, int) and value]
         if not item.is_list:
-            return {**fields, name: self.part(item, fields[name], others)}
+            numbers = self.compared(codec, fields)
+            if item.word is None and numbers and self.rng.random() < 0.6:
+                new = self.rng.choice(numbers) + self.rng.choice((0, 0, 0, 0, 1, -1, 16, -16))
+                changed = {**fields, name: new & (1 << item.bits) - 1}
+            else:
+                changed = {**fields, name: self.part(item, fields[name], others)}
+            return self.followed(codec, changed, name) if self.rng.random() < 0.25 else changed
         old = fields[name]
-        new = self._list(item, old, others, fields)
+        new = self._list(codec, item, old, others, fields)
         changed = {**fields, name: new}
         if self.rng.random() < (0.8 if len(new) != len(old) else 0.4):
             # Let what counts the list follow it: defaults that are worked out, and numbers in its own count.
             counts = names(item.count) if item.count is not None else frozenset()
-            for other, part in message.fields.items():
-                if other != name and part.default is not None and names(part.default) & set(message.fields):
-                    changed.pop(other)
-                elif other in counts and isinstance(changed[other], int):
+            for other in counts & {*message.fields}:
+                if isinstance(changed[other], int) and not _is_worked_out(codec, other):
                     changed[other] = max(changed[other] + len(new) - len(old), 0)
-            changed = fields_of(codec.complete(changed))
+            changed = self.followed(codec, changed, name)
             if item.items is not None and self.rng.random() < 0.3:
                 # What an element and the whole message both have, they may have in common.
                 same = {part: changed[part] for part in item.items.fields if isinstance(changed.get(part), int)}
                 changed[name] = tuple({**part, **same} for part in changed[name])
         return changed
 
-    def _list(self, item: Field, old: tuple[Any, ...], others: Sequence[int], fields: Mapping[str, Any]) -> Any:
+    def _list(
+        self, codec: MessageCodec, item: Field, old: tuple[Any, ...], others: Sequence[int], fields: Mapping[str, Any]
+    ) -> Any:
         rng = self.rng
         at = rng.randrange(len(old)) if old else 0
-        match rng.randrange(8) if old else 7:
+        elements = self.aim is not None and "it" in self.aim.looked and rng.random() < 0.5
+        match (4 if elements else rng.randrange(8)) if old else 7:
             case 0:
                 return (*old[:at], *old[at + 1 :])
             case 1:
@@ -165,7 +210,12 @@ class Mutator:
                 part = old[at]
                 if item.items is not None:
                     name = self.pick(item.items.fields, self._aimed)
-                    part = {**part, name: self.part(item.items.fields[name], part[name], [*others, *_flat(old[0])])}
+                    inner, numbers = item.items.fields[name], self.compared(codec, fields, part)
+                    if inner.word is None and numbers and rng.random() < 0.5:
+                        new = rng.choice(numbers) & (1 << inner.bits) - 1
+                    else:
+                        new = self.part(inner, part[name], [*others, *_flat(old[0])])
+                    part = {**part, name: new}
                 else:
                     part = self.number(item, part, others)
                 return (*old[:at], part, *old[at + 1 :])
@@ -184,12 +234,14 @@ class Mutator:
         large = call.guest is not None and len(call.guest.element_pages) > 1
         short = each and rng.random() < (0.75 if large else 0.97)
         shape = rng.choice((0, 1, 1, 1, 2) if short else range(len(SHAPES)))
-        fields = found.base(call, config, shape, rng.choice(STATES))
+        # A call may be for one state alone.
+        made = (found.base(call, config, shape, to) for to in rng.sample(STATES, len(STATES)))
+        fields = next((fields for fields in made if fields is not None), None)
         if fields is None:
             return None
         codec = found.codec(call.request, config)
         try:
-            for _ in range(rng.choice((0, 1, 1, 1, 2, 3))):
+            for _ in range(rng.choice((0, 1, 1, 1, 2, 3) if self.aim is None else (1, 1, 1, 1, 2, 3))):
                 fields = self.fields(codec, fields)
             crossing = rng.random() < (0.3 if self.aim is not None and self.aim.around == _AROUND["readable"] else 0.05)
             if crossing:
@@ -201,11 +253,11 @@ class Mutator:
             return None
         # What would lie beyond the last address is not there.
         mem = tuple((at, data[: (1 << 64) - at]) for at, data in wire.mem if 0 <= at < 1 << 64)
-        made = Input(combo=combo, call=call.name, config=config, regs=wire.regs, mem=mem)
+        given = Input(combo=combo, call=call.name, config=config, regs=wire.regs, mem=mem)
         if crossing:
-            made = replace(made, slots=self.slots(made))
+            given = replace(given, slots=self.slots(given))
         times = rng.choice((0, 0, 1, 2)) if self.aim is None or self.aim.around is None else rng.choice((0, 1, 1, 2))
-        return self.surroundings(found, made, times)
+        return self.surroundings(found, given, times)
 
     def over_a_page(self, codec: MessageCodec, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields with a block that a field names moved so that it ends behind the end of its page."""
@@ -350,6 +402,20 @@ class Mutator:
                 at = filled[0] if filled else at
             out[at] = rng.choice((0, 0xFF, out[at] ^ 1 << rng.randrange(8), rng.randrange(256)))
         return (*mem[:piece], (address, bytes(out)), *mem[piece + 1 :])
+
+
+def _is_worked_out(codec: MessageCodec, name: str) -> bool:
+    """Whether a sender works a field out from others of the message."""
+    default = codec.message.fields[name].default
+    return default is not None and bool(names(default) & {*codec.message.fields})
+
+
+def _number_of(scope: Scope, expr: Expr) -> tuple[int, ...]:
+    """Return the value of an expression, nothing where it has none here."""
+    try:
+        return (scope.int(expr),)
+    except (HvAbiError, KeyError, AttributeError, TypeError):
+        return ()
 
 
 def _flat(value: Any) -> list[int]:

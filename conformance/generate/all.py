@@ -69,19 +69,20 @@ def _in_order(abi: str, revision: str, transport: str, role: str | None, profile
     spec = load(abi, revision=revision, profile=profile).abi
     carried = spec.transports[transport].placements
     for call in spec.served_calls:
-        if call.request in carried and not known_elsewhere(abi, revision, transport, profile, call.name):
+        if call.request in carried:
             # The converting call has no name of its own here: it is made once, whoever asks for it.
             name = None if call is spec.convert_call else call.name
             basis = basis_of(abi, revision, transport, profile, name)
+            known = known_elsewhere(abi, revision, transport, profile, call.name)
             with basis.remembering():
-                yield from _of_call(basis, role)
+                yield from _rules_alone(basis, role) if known else _of_call(basis, role)
 
 
 @cache
 def known_elsewhere(abi: str, revision: str, transport: str, profile: str, call: str) -> bool:
     """Whether a call that goes on with a handle is in every way the one of the default revision, which has its cases.
 
-    What gives the handle is not: it has cases in every revision.
+    Here each of its rules is broken alone then, no more: what gives the handle differs and has all cases.
     """
     whole = bundled(abi)
     if revision == whole.default_revision:
@@ -93,6 +94,12 @@ def known_elsewhere(abi: str, revision: str, transport: str, profile: str, call:
     here, there = ours.transports[transport].placements, theirs.transports[transport].placements
     names = [name for name in (item.request, item.response) if name is not None]
     return all(ours.messages[name] == theirs.messages[name] and here[name] == there[name] for name in names)
+
+
+def _rules_alone(basis: Basis, role: str | None) -> Iterator[Case]:
+    if role in (None, "host"):
+        yield from RuleCases(basis).alone()
+        yield from more_edge_cases(basis)
 
 
 def _of_call(basis: Basis, role: str | None) -> Iterator[Case]:

@@ -262,6 +262,14 @@ def _judge(basis: Basis, question: Question, regs: dict[str, int], mem: Memory) 
     return Judged(question=sent, broken=broken, answers=answers)
 
 
+def keeps(basis: Basis, judged: Judged, rule: str) -> bool:
+    """Whether a request is right and this rule has no say in it.
+
+    What goes on with a handle is refused under an open policy by which nobody gets one: that tells nothing of the rule.
+    """
+    return judged.accepted or (basis.continues and judged.usual and rule not in judged.decided)
+
+
 def right_under(case: Case, profile: str) -> bool:
     """Whether the oracle gives the same answers to a host case under a profile.
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hvabi.abi.expr import Attr, Expr, Name
+from hvabi.abi.expr import Attr, Expr, Name, to_text
 from hvabi.abi.expr import names as names_of
 from hvabi.abi.registry import load
 from hvabi.abi.specification import SPEC_PROFILE
+from hvabi.conformance.generate.agreeing import followed, summed
 from hvabi.conformance.generate.basis import Basis, Question, host_rules, vary
-from hvabi.conformance.generate.judged import judge
+from hvabi.conformance.generate.judged import Judged, judge, keeps
 from hvabi.conformance.generate.rules import bases
 from hvabi.conformance.generate.variants import basis_request, variants
 from hvabi.conformance.oracle.walk import Names, Undefined, value
@@ -52,17 +53,22 @@ def _open_cases(basis: Basis, shapes: list[Question]) -> Iterator[Case]:
     for rule in open_rules(basis):
         if rule.scope == "page":
             continue  # those have cases of their own
-        seen: set[str] = set()
+        alone: dict[str, Judged] = {}
+        among: dict[str, Judged] = {}
         for question in (*shapes, *_flagged(basis, shapes)):
             for name, changed in variants(basis, question, rule):
-                judged = judge(basis, changed) if len(seen) < MOST_OPEN and name not in seen else None
-                if judged is None or judged.decided != {None, rule.id} or _too_long(basis, judged.question):
+                judged = judge(basis, changed) if len(alone) < MOST_OPEN and name not in alone else None
+                if judged is None or _too_long(basis, judged.question):
                     continue
-                seen.add(name)
-                yield basis.case(
-                    judged.question, rule.id, name, rules=[rule.id], kind="rule", level=rule.level,
-                    expected=judged.answers, why=f"Breaks this rule, which not every host has: {rule.text}",
-                )  # fmt: skip
+                if judged.decided == {None, rule.id}:
+                    alone[name] = judged
+                elif {None, rule.id} <= judged.decided:
+                    among[name] = judged  # of several values of a policy, each has an answer of its own
+        for name, judged in (alone or dict(list(among.items())[:1])).items():
+            yield basis.case(
+                judged.question, rule.id, name, rules=[rule.id], kind="rule", level=rule.level,
+                expected=judged.answers, why=f"Breaks this rule, which not every host has: {rule.text}",
+            )  # fmt: skip
 
 
 def _flagged(basis: Basis, shapes: list[Question]) -> Iterator[Question]:
@@ -115,10 +121,16 @@ def _case(basis: Basis, rule: Rule, name: str, changed: Question) -> Case | None
             judged.question, rule.id, f"edge-{name}", rules=[rule.id], kind="rule", level=rule.level,
             expected=judged.answers, why=f"Just breaks this rule: {rule.text}",
         )  # fmt: skip
-    if judged.accepted:
+    if keeps(basis, judged, rule.id):
         return basis.case(
             judged.question, rule.id, f"edge-{name}-kept", rules=[rule.id], kind="rule", level="must",
             expected=judged.answers, why=f"Just keeps this rule: {rule.text}",
+        )  # fmt: skip
+    if name.endswith("-at-the-limit") and rule.id not in judged.broken and judged.rule is not None:
+        # Where a rule just holds, another one may always be broken: what has room for a header has none for the rest.
+        return basis.case(
+            judged.question, rule.id, f"edge-{name}-kept", rules=[rule.id, judged.rule], kind="rule", level="should",
+            expected=judged.answers, why=f"Just keeps this rule, and breaks {judged.rule}: {rule.text}",
         )  # fmt: skip
     return None
 
@@ -128,6 +140,7 @@ def _edges(basis: Basis, question: Question, rule: Rule) -> Iterator[tuple[str, 
     names = basis_request(basis, question)
     each = basis.elements(rule)
     yield from _room_edges(basis, question, rule)
+    yield from _limiting(basis, question, rule)
     for expr in _operands(rule):
         match expr:
             case Name(name) if name in message.fields and not basis.carries(name):
@@ -143,7 +156,14 @@ def _edges(basis: Basis, question: Question, rule: Rule) -> Iterator[tuple[str, 
                 old = question.fields[name]
                 if isinstance(old, int):
                     for label, number in _numbers(rule, name, old, names, message.fields[name]):
-                        yield f"{name}-{label}".replace("_", "-"), vary(question, fields={name: number})
+                        tag, changed = f"{name}-{label}".replace("_", "-"), vary(question, fields={name: number})
+                        yield tag, changed
+                        for more, other in (
+                            ("followed", followed(basis, changed, name)),
+                            ("summed", summed(basis, question, name, number)),
+                        ):
+                            if other is not None and other != changed:
+                                yield f"{tag}-{more}", other
             case Name(name) if name in basis.call.define:
                 yield from _page_edges(basis, question, rule, name, names)
             case Attr(Name("it"), name) if each is not None and question.fields.get(each):
@@ -183,6 +203,21 @@ def _room_edges(basis: Basis, question: Question, rule: Rule) -> Iterator[tuple[
                     yield f"{name}-at-the-end-{label}".replace("_", "-"), changed
             case _:
                 pass
+
+
+def _limiting(basis: Basis, question: Question, rule: Rule) -> Iterator[tuple[str, Question]]:
+    """Yield a limit that is a field of the request itself at what it limits, and one below."""
+    limit = rule.operands.get("limit", (None,))[0]
+    fields = basis.abi.messages[basis.call.request].fields
+    if rule.check != "at-most" or not isinstance(limit, Name) or limit.name not in fields:
+        return
+    try:
+        most = max(int(value(expr, basis_request(basis, question))) for expr in rule.operands["of"])
+    except Undefined:
+        return
+    for label, number in (("at-the-limit", most), ("below-the-limit", most - 1)):
+        if number != question.fields[limit.name] and 0 <= number < 1 << fields[limit.name].bits:
+            yield f"{limit.name}-{label}".replace("_", "-"), vary(question, fields={limit.name: number})
 
 
 def _fits(basis: Basis, question: Question, rule: Rule) -> bool:
@@ -298,7 +333,8 @@ def _wrapping(rule: Rule, name: str, start: int, length: int, width: int) -> Ite
 
 
 def _names(rule: Rule, key: str) -> set[str]:
-    return {expr.name for expr in rule.operands.get(key, ()) if isinstance(expr, Name)}
+    """Return the fields that stand alone at an operand, those of an element as ``it.NAME``."""
+    return {to_text(expr) for expr in rule.operands.get(key, ()) if isinstance(expr, Name | Attr)}
 
 
 __all__ = ["edge_cases", "open_rules"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hvabi.abi.registry import bundled, load
-from hvabi.conformance.generate.basis import PLACE, Basis, Question, host_rules
-from hvabi.conformance.generate.judged import Judged, compose, judge
+from hvabi.conformance.generate.basis import PLACE, Basis, Question, host_rules, vary
+from hvabi.conformance.generate.judged import Judged, compose, judge, keeps
 from hvabi.conformance.generate.variants import names_in, variants
+from hvabi.conformance.generate.way import at_the_end
 from hvabi.conformance.generate.worked import other_lists, with_lists
+from hvabi.conformance.oracle.walk import Undefined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,8 +64,17 @@ def bases(basis: Basis) -> list[Question]:
         to = wanted if not states or wanted in states or basis.call.query is not None else states[0]
         question = basis.question(start, -(-pages // granule) * granule, to)
         if question is not None:
-            found.append(question)
+            found.append(question if _leads_there(basis, question) else vary(question, way=()))
     return found
+
+
+def _leads_there(basis: Basis, question: Question) -> bool:
+    """Whether the calls before a question are answered as it needs them: under a profile they may be refused."""
+    try:
+        at_the_end(basis, question)
+    except Undefined:
+        return False
+    return True
 
 
 def _level(rule: Rule) -> Level:
@@ -113,7 +124,11 @@ class RuleCases:
                     first.append((name, question, judged))
                 elif rule.id in judged.broken and self._any_order:
                     among.append((name, question, judged))
-                elif judged.accepted and any(edge in name for edge in _EDGES) and len(kept) < MOST_KEPT:
+                elif (
+                    len(kept) < MOST_KEPT
+                    and any(edge in name for edge in _EDGES)
+                    and keeps(self.basis, judged, rule.id)
+                ):
                     names.add(name)
                     kept.append((name, judged))
         # A rule that is never broken alone, and whose answer others give too, has one case all the same.
@@ -137,6 +152,11 @@ class RuleCases:
 
     def cases(self) -> Iterator[Case]:
         """Yield all cases of the rules."""
+        yield from self.alone()
+        yield from self.pairs()
+
+    def alone(self) -> Iterator[Case]:
+        """Yield requests that break one rule, or just keep it."""
         for rule in host_rules(self.basis):
             for name, _, judged in self.found[rule.id]:
                 yield self.basis.case(
@@ -160,7 +180,6 @@ class RuleCases:
                     level="must",
                     expected=judged.answers,
                 )
-        yield from self.pairs()
 
     def pairs(self) -> Iterator[Case]:
         """Yield requests that break two rules at once, where the order of judgement shows.

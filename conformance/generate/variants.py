@@ -10,7 +10,7 @@ from hvabi.abi.calls import GATHERED
 from hvabi.abi.expr import Name, paths
 from hvabi.abi.expr import names as names_of
 from hvabi.conformance.generate.basis import SCRATCH, Basis, Question, vary
-from hvabi.conformance.generate.handled import handle_variants, limit_variants, names_at
+from hvabi.conformance.generate.handled import handle_variants, limit_variants, list_variants, names_at
 from hvabi.conformance.generate.worked import other_lists
 from hvabi.conformance.oracle.walk import Undefined, value
 
@@ -50,6 +50,8 @@ def variants(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
             yield from handle_variants(basis, question, rule)
         case "disjoint":
             yield from _overlapping(basis, question, rule)
+        case "expr" if not names_in(basis, rule):
+            yield "always", question
         case _:
             pass
     yield from limit_variants(basis, question, rule, names_in(basis, rule))
@@ -60,6 +62,7 @@ def variants(basis: Basis, question: Question, rule: Rule) -> Iterator[Variant]:
         yield name, configured
         for inner, changed in field_variants(basis, configured, rule):
             yield f"{inner}-{name}", changed
+    yield from list_variants(basis, question, rule)
 
 
 def names_in(basis: Basis, rule: Rule) -> set[str]:

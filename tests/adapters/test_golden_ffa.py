@@ -204,7 +204,8 @@ CHANGES = {
     "total-of-one-more": (0x40, "04000000", INVALID, INVALID),
     "no-range": (0x44, "00000000", INVALID, INVALID),
     "one-range-of-two": (0x44, "01000000", INVALID, INVALID),
-    "address": (0x50, "0008008000000000", INVALID, INVALID),
+    "address": (0x50, "0008008000000000", INVALID, None),
+    "address-of-the-last-page": (0x50, "00f0ffffffffffff", DENIED, DENIED),
     "overlap": (0x60, "0000008000000000", INVALID, None),
 }
 
@@ -235,6 +236,27 @@ def test_xen_tells_a_success_that_is_none() -> None:
     relayer = Relayer(profile="xen")
     assert relayer.share(raw("v1.1"), total=0x1010, length=0x1010) == (SUCCESS, 0, 0, 0)
     assert relayer.pages() == []
+
+
+def test_xen_takes_the_page_that_an_address_lies_in() -> None:
+    """get_shm_pages() of ffa_shm.c at 00c4db5 looks pages up by number, and no other line looks at the low bits."""
+    tx = raw("v1.1")
+    tx[0x50:0x58] = bytes.fromhex("0008008000000000")
+    relayer = Relayer(profile="xen")
+    assert relayer.share(tx)[0] == SUCCESS
+    assert relayer.pages() == SHARED
+    assert relayer.call(RECLAIM, *HANDLE)[0] == SUCCESS
+    assert relayer.pages() == []
+
+
+def test_hafnium_looks_at_one_range_after_another() -> None:
+    """constituents_get_mode() finds no pages for the first range and does not come to the second, not aligned one."""
+    tx = raw("v1.1")
+    tx[0x50:0x58] = bytes.fromhex("00f0ffffffffffff")
+    tx[0x60:0x68] = bytes.fromhex("0028008000000000")
+    assert Relayer(profile="hafnium").share(tx)[:3] == (ERROR, 0, DENIED)
+    tx[0x50:0x58], tx[0x60:0x68] = bytes.fromhex("0008008000000000"), bytes.fromhex("00e0ffffffffffff")
+    assert Relayer(profile="hafnium").share(tx)[:3] == (ERROR, 0, INVALID)
 
 
 def test_xen_shares_at_most_255_pages() -> None:
@@ -309,11 +331,12 @@ def test_composite_offset_behind_everything(offset: int) -> None:
     assert relayer.pages() == []
 
 
-@pytest.mark.parametrize(("profile", "wanted"), [("hafnium", DENIED), ("xen", INVALID)])
-def test_range_that_ends_behind_the_last_address(profile: str, wanted: int) -> None:
+@pytest.mark.parametrize("profile", ["hafnium", "xen"])
+def test_range_that_ends_behind_the_last_address(profile: str) -> None:
+    """Neither looks at the sum: Hafnium finds no mode of mapping for the range, Xen no page for its first number."""
     relayer = Relayer(profile=profile)
     tx = first_fragment(1, 2, piece(0xFFFFFFFFFFFFF000, 2))
-    assert relayer.share(tx)[:3] == (ERROR, 0, wanted)
+    assert relayer.share(tx)[:3] == (ERROR, 0, DENIED)
     assert relayer.pages() == []
 
 

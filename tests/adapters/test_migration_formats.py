@@ -211,6 +211,17 @@ def test_set_of_nothing_on_a_fresh_vm(buffer: int, count: int) -> None:
     assert frames(host) == []
 
 
+def test_a_refused_list_puts_back_what_lay_amid_its_pages_at_the_bound() -> None:
+    """At the bound a read-only page in the middle can only go back behind the pages on both of its sides."""
+    host = vm(LIST, max_ranges=1)
+    host.backend.convert(Conversion(0x201, 1, PageState.SHARED_READ_ONLY), absent="allow")
+    elements = q(0x108, 0x1208) + q(0x1208, 0x210)  # the second one ends before it starts
+    answer = ioctl(host, 0x4018AEC9, (0x1000, q(0x1800, 0x2000, 64)), (0x1800, "02000000"), (0x2000, elements))
+    assert dict(answer.regs) == {"ret": EINVAL}
+    pages = [(run.start, run.end, run.state) for run in host.backend.query()]
+    assert pages == [(0x201, 0x202, PageState.SHARED_READ_ONLY)]
+
+
 def test_set_list_that_cannot_be_read() -> None:
     host = vm(LIST, memory=False)
     for params in ((0x9000, 0x2000), (0x1800, 0x9000), (0x9000, 0)):

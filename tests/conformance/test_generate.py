@@ -14,15 +14,18 @@ from hvabi.conformance.catalogue import every_case
 from hvabi.conformance.coverage import coverage
 from hvabi.conformance.generate import cases
 from hvabi.conformance.generate.basis import Basis, basis_of
+from hvabi.conformance.generate.handled import names_at
 from hvabi.conformance.generate.judged import judge, read_fields
 from hvabi.conformance.generate.question import Question
 from hvabi.conformance.generate.rules import bases
+from hvabi.conformance.generate.way import at_the_end
+from hvabi.conformance.oracle.walk import Undefined, value
 from hvabi.conformance.stories import regression_cases
 from tests.conformance.case_ids import listed_ids
 
 if TYPE_CHECKING:
-    from hvabi.abi.calls import Call
-    from hvabi.conformance.case import Case
+    from hvabi.abi.calls import Call, Rule
+    from hvabi.conformance.case import Case, HostStep
 
 SERVED = [abi for abi in abi_ids() if not bundled(abi).draft]
 CONVERTING = [abi for abi in SERVED if bundled(abi).convert_call is not None]
@@ -59,7 +62,7 @@ def host_rules(abi: str) -> dict[str, str]:
     return {rule.id: rule.check for rule in rules if rule.binds == "host" and rule.on == "request"}
 
 
-def bases_of(abi: str) -> list[Basis]:
+def bases_of(abi: str, profile: str = "spec") -> list[Basis]:
     """Return what cases are made from: every call over every transport that carries it, in every revision."""
     found = []
     for revision in bundled(abi).revisions:
@@ -68,8 +71,38 @@ def bases_of(abi: str) -> list[Basis]:
             for call in spec.served_calls:
                 if call.request in transport.placements:
                     name = None if call is spec.convert_call else call.name
-                    found.append(basis_of(abi, revision, transport.name, "spec", name))
+                    found.append(basis_of(abi, revision, transport.name, profile, name))
     return found
+
+
+def asked(case: Case) -> HostStep:
+    """Return the call that a case about a rule is about: with handles, calls that give them come before it."""
+    return case.steps[-1] if bundled(case.abi).handles is not None else case.steps[0]
+
+
+def met_by_right_requests(abi: str) -> set[str]:
+    """Return the rules at whose limit right requests are: a length that is worked out, an offset that is a header's."""
+    return {
+        rule.id
+        for profile in ("spec", *bundled(abi).profiles)
+        for basis in bases_of(abi, profile)
+        for question in bases(basis)
+        for rule in basis.call.rules
+        if rule.binds == "host" and rule.on == "request" and _is_at_limit(rule, basis, question)
+    }
+
+
+def _is_at_limit(rule: Rule, basis: Basis, question: Question) -> bool:
+    names = names_at(basis, question)
+    try:
+        numbers = [value(expr, names) for expr in rule.operands.get("of", ())]
+        if rule.check == "aligned":
+            return any(number % (2 * value(rule.operands["to"][0], names)) for number in numbers)
+        if rule.check in ("at-most", "count-at-most"):
+            return any(number == value(rule.operands["limit"][0], names) for number in numbers)
+    except Undefined:
+        pass  # what the rule looks at is not there
+    return False
 
 
 # -- numbers of calls ----------------------------------------------------------------------------------------
@@ -243,11 +276,12 @@ def test_every_rule_with_a_limit_has_cases_on_both_sides(abi: str) -> None:
             if case.kind == "rule":
                 side = kept if case.id.endswith("-kept") else broken
                 side[case.rules[0]] += 1
+    met = met_by_right_requests(abi) if bundled(abi).handles is not None else set()
     for rule, check in host_rules(abi).items():
         # The other side of nothing, of one bit and of the only version is every right request; that of a full list is
         # one of those done.
         one_sided = check == "non-empty" or rule in ("KVM-MEMATTR-04", "SVSM-PVAL-11", "COMMON-06", "COMMON-09")
-        one_sided |= rule == "FFA-SHARE-05"  # a descriptor in one part is as long as the whole
+        one_sided |= rule in met
         # A list of half a megabyte is no case.
         one_sided |= rule in ("KVM-ENCBMAP-04", "KVM-ENCBMAP-12", "KVM-ENCBMAP-34", "KVM-ENCBMAP-42", "KVM-SHLIST-13")
         assert check not in LIMITED or (broken[rule] and (kept[rule] or one_sided)), (rule, broken[rule], kept[rule])
@@ -283,13 +317,13 @@ def test_what_breaks_a_rule_is_answered_by_it_and_what_keeps_it_is_not(abi: str)
         if case.kind != "rule":
             continue
         name = case.id.rpartition(".")[2]
-        decided = {ident for answer in case.steps[0].expected for ident in (answer.rule, *answer.replayed)}
+        decided = {ident for answer in asked(case).expected for ident in (answer.rule, *answer.replayed)}
         rule = case.rules[name.startswith("page-later-")]
         if KEPT.fullmatch(name):
             assert rule not in decided, case.id
         elif rule not in decided:
             # Under another value of a policy another rule gives the very same answer, and one of them is named.
-            assert any(answer.also for answer in case.steps[0].expected), case.id
+            assert any(answer.also for answer in asked(case).expected), case.id
             assert decided - {None}, case.id
 
 
@@ -302,7 +336,7 @@ def test_pairs_show_which_rule_is_judged_first(abi: str) -> None:
         call = every[first]
         order = [rule.id for rule in call.rules]
         assert order.index(first) < order.index(second)
-        default, *others = case.steps[0].expected
+        default, *others = asked(case).expected
         assert first in (default.rule, *default.replayed), case.id
         if call.order == "stated":
             # Another value of a policy may switch the first rule off, and nothing else may bring up the second.
@@ -326,6 +360,14 @@ def _progress(call: Call, found: list[Case]) -> None:
     # Where every such answer is a replay, the guest's processor makes the call again and the guest sees nothing of it.
     seen = any(answer.end == "return" for answer in call.outcomes.get("partial", ()) if answer.cannot is None)
     again = progress is not None and progress.resume == "reexecute"
+    if progress is not None and progress.resume == "fragment":
+        # A host does such a list whole or not at all: it does not stop on the way, it asks for what is still to come.
+        assert not call.reports_parts(found[0].transport)
+        assert progress.chunk is None
+        assert not stopped
+        assert not guests
+        _parts(found)
+        return
     assert bool(stopped) == (progress is not None)
     assert bool(guests) == (progress is not None and (seen or again))
     if progress is None:
@@ -340,6 +382,31 @@ def _progress(call: Call, found: list[Case]) -> None:
     once = "again-once" if again else "none-once"
     for name in ("none-for-ever", "one-at-a-time", once) if guests else ():
         assert any(f".progress.{name}-" in case.id for case in guests)
+
+
+def _parts(found: list[Case]) -> None:
+    """A list in parts: gone on with to its end, left at every place, in disorder, twice; and what a guest believes."""
+    host, guest = (
+        {case.id.rpartition(f".{group}.")[2]: case for case in found if case.role == role and f".{group}." in case.id}
+        for role, group in (("host", "handles"), ("guest", "parts"))
+    )
+    (more,) = {step.call for step in host["three-parts"].steps[1:3]}
+    *parts, last, closed = host["three-parts"].steps
+    for step in parts:
+        assert step.expected[0].status == "done"
+        assert step.expected[0].state == ()
+        assert step.inject is None
+    assert (last.call, last.expected[0].status) == (more, "done")
+    assert last.expected[0].state != ()
+    assert closed.expected[0].state == ()
+    for name in ("a-part-twice", "last-part-twice", "two-at-once", "a-part-for-nobody", "closed-too-early"):
+        assert any(step.call == more for step in host[name].steps)
+    refused = {name for name, case in host.items() if case.steps[-1].expected[0].rule is not None}
+    assert {"last-part-twice"} <= refused
+    assert any(name.startswith("never-finished-") for name in refused)
+    assert any(name.startswith("too-many-parts-") for name, case in host.items())
+    ends = {name.rpartition("-to-")[0] for name in guest}
+    assert ends >= {"several", "done-too-early", "never-enough", "second-refused", "third-refused"}
 
 
 def test_units_of_progress_that_are_at_hand() -> None:
@@ -360,7 +427,8 @@ def test_right_requests_are_right(abi: str) -> None:
             right = [answer for answer in judged.answers if answer.rule is None]
             assert judged.answers[0] in right
             returned = [answer for answer in right if answer.end == "return"]
-            changed = {(answer.state, answer.facts) != (question.before, question.facts) for answer in returned}
+            there = at_the_end(basis, question)
+            changed = {(answer.state, answer.facts) != (there.before, there.facts) for answer in returned}
             assert changed <= {basis.call.convert is not None}
 
 
