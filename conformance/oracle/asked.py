@@ -6,7 +6,6 @@ from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.model import BlockPlace, PairPlace, RegisterPlace
-from hvabi.abi.scope import definitions
 from hvabi.abi.specification import SPEC_PROFILE
 from hvabi.abi.values import by_identity
 from hvabi.conformance.case import Held
@@ -94,7 +93,7 @@ class Asked:
                 abi,
                 self.transport,
                 config,
-                definitions(self.call),
+                _definitions(self.call),
                 dict(fields),
                 {"cpl": cpl if self.transport.shows_cpl else 0, "enabled": int(setup.enabled)},
             )
@@ -258,6 +257,12 @@ class _Held(dict[tuple[str, str, str], "tuple[Rule, ...]"]):
 def _defaults(abi: Abi) -> dict[str, int]:
     """Return the configuration where nothing else is said."""
     return {key.name: key.default for key in abi.config.values()}
+
+
+@by_identity
+def _definitions(call: Call) -> dict[str, Expr]:
+    """Return what a call's own names stand for."""
+    return {name: item.expr for name, item in call.define.items()}
 
 
 @by_identity
