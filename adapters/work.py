@@ -234,9 +234,10 @@ class Work:
         scope = self.call.scope
         last = scope.int(self.convert.count) if self.convert.count is not None else len(items)
         self.index = self._first()
+        local = scope.with_locals()
         for index in range(self._first(), min(last, len(items))):
             item = items[index]
-            local = scope.with_locals(it=item, index=index)
+            local.put(it=item, index=index)
             rule = self.call.first_broken("element", local) if judge else None
             if rule is not None:
                 yield _broken(index, item, rule)

@@ -94,6 +94,8 @@ class Tail:
 
     def take(self) -> str:
         """Return the text and forget it."""
+        if not self._data and not self._dropped:
+            return ""
         self._cut()
         text = self._data.decode("utf-8", "replace")
         dropped, self._dropped = self._dropped, 0

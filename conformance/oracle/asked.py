@@ -81,7 +81,7 @@ class Asked:
         self.pages = PageSet(before)
         self.facts = FactSet(facts)
         self.each = self.call.each
-        config = {key.name: key.default for key in abi.config.values()}
+        config = dict(_defaults(abi))
         if abi.profile != SPEC_PROFILE:
             config.update(abi.profiles[abi.profile].config)
         config.update(setup.config)
@@ -93,7 +93,7 @@ class Asked:
                 abi,
                 self.transport,
                 config,
-                {name: item.expr for name, item in self.call.define.items()},
+                _definitions(self.call),
                 dict(fields),
                 {"cpl": cpl if self.transport.shows_cpl else 0, "enabled": int(setup.enabled)},
             )
@@ -251,6 +251,18 @@ class _Held(dict[tuple[str, str, str], "tuple[Rule, ...]"]):
             and (rule.guard.transports is None or transport in rule.guard.transports)
         )
         return found
+
+
+@by_identity
+def _defaults(abi: Abi) -> dict[str, int]:
+    """Return the configuration where nothing else is said."""
+    return {key.name: key.default for key in abi.config.values()}
+
+
+@by_identity
+def _definitions(call: Call) -> dict[str, Expr]:
+    """Return what a call's own names stand for."""
+    return {name: item.expr for name, item in call.define.items()}
 
 
 @by_identity

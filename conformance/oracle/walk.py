@@ -136,7 +136,8 @@ def _static_names(abi: Abi) -> dict[str, Any]:
 
 def value(expr: Expr, names: Names) -> Any:
     """Return the value of an expression. Raises `Undefined`."""
-    return meaning(expr)(names)
+    found = _known.get(id(expr))
+    return (found[1] if found is not None else meaning(expr))(names)
 
 
 _known: dict[int, tuple[Expr, Callable[[Names], Any]]] = {}
