@@ -214,7 +214,8 @@ def _command(data: bytes) -> None:
     """The words of a command, one a line; what is behind an empty line is standard input."""
     words, _, given = data.partition(b"\n\n")
     name, *arguments = words.decode("utf-8", "surrogateescape").replace("\0", " ").split("\n")
-    if name in COMMANDS and name not in READ_ONLY:
+    # A glob over all ABIs makes every case of every profile, which takes most of a minute.
+    if (name in COMMANDS and name not in READ_ONLY) or (name == "explain" and "*" in words.decode("latin-1")):
         raise UsageError("this one is not tried", code="not-tried")
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     before = sys.stdin, sys.stdout, sys.stderr, Path.cwd()
