@@ -40,7 +40,8 @@ class Backend:
 
     Args:
         layout: what is memory; None means everything.
-        max_ranges: bound on the ranges that are not private, and on the true ranges of each fact.
+        max_ranges: bound on the ranges that are not private.
+        max_fact_ranges: bound on the true ranges of each fact; that of `max_ranges` unless it is given.
         max_bytes: budget for all these ranges together, `RANGE_BYTES` each (a guest that donates the room).
         facts: the names of the declared facts; every fact is false for every page at first.
         max_generations: bound on the ranges that remember epochs; at it, they merge.
@@ -57,6 +58,7 @@ class Backend:
         *,
         layout: MemoryLayout | None = None,
         max_ranges: int | None = None,
+        max_fact_ranges: int | None = None,
         max_bytes: int | None = None,
         facts: Iterable[str] = (),
         max_generations: int = DEFAULT_GENERATIONS,
@@ -69,7 +71,7 @@ class Backend:
         self._max_ranges = max_ranges
         self._max_total = None if max_bytes is None else max_bytes // RANGE_BYTES
         self._map: RangeMap[PageState] = RangeMap()
-        self._facts = Facts(facts, max_ranges)
+        self._facts = Facts(facts, max_ranges if max_fact_ranges is None else max_fact_ranges)
         self._generations = Generations(max_generations)
         self._lock = threading.Lock()
         self._elsewhere = elsewhere
@@ -198,6 +200,11 @@ class Backend:
             return self._elsewhere is None and self._is_far(self._map.count)
 
     @property
+    def max_fact_ranges(self) -> int | None:
+        """The bound on the true ranges of each fact, or None."""
+        return self._facts.max_ranges
+
+    @property
     def max_ranges(self) -> int | None:
         """The bound on `count`, or None."""
         return self._max_ranges
@@ -273,7 +280,8 @@ class Backend:
             after = self._map.would_count(start, end, PageState.PRIVATE)
             maps = [self._facts.map_of(name) for name in self._facts]
             fact_counts = [each.would_count(start, end, False) for each in maps]
-            too_many = any(self._max_ranges is not None and n > self._max_ranges for n in fact_counts)
+            bound = self._facts.max_ranges
+            too_many = any(bound is not None and n > bound for n in fact_counts)
             if too_many or not self._fits(after, sum(fact_counts)):
                 return Outcome(Status.LIMIT, 0, start)
             for each in maps:
@@ -330,10 +338,10 @@ class Backend:
     ) -> None:
         new_map: RangeMap[PageState] = RangeMap()
         _fill(new_map, ranges, "ranges", self._max_ranges)
-        new_facts = Facts(self._facts.names, self._max_ranges)
+        new_facts = Facts(self._facts.names, self._facts.max_ranges)
         for name, pairs in facts.items():
             rows = ((start, end, True) for start, end in pairs)
-            _fill(new_facts.map_of(name), rows, f"facts.{name}", self._max_ranges)
+            _fill(new_facts.map_of(name), rows, f"facts.{name}", new_facts.max_ranges)
         if not self._fits(new_map.count, new_facts.count):
             raise ModelError(
                 "too-many-ranges",

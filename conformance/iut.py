@@ -9,7 +9,7 @@ from hvabi.abi.errors import HvAbiError, UsageError
 from hvabi.abi.registry import abi_ids, bundled, load
 from hvabi.adapters.registry import guest_class, host_class
 from hvabi.adapters.values import GuestReply, GuestResult, GuestStep, HostAnswer, Injection, VmmReply, VmmRequest
-from hvabi.backend import Backend, MemoryLayout, ModelError, PageState
+from hvabi.backend import GPA_PAGES, Backend, MemoryLayout, ModelError, PageState
 from hvabi.conformance import frame
 from hvabi.conformance.frame import ProtocolError, Unsupported
 from hvabi.conformance.release import release
@@ -145,7 +145,8 @@ class Session:
                 spec,
                 transport=transport,
                 config=own,
-                backend=Backend(layout=layout, max_ranges=bound, facts=spec.abi.facts),
+                # The protocol's bound is on the ranges that `query` shows: facts have none.
+                backend=Backend(layout=layout, max_ranges=bound, max_fact_ranges=GPA_PAGES, facts=spec.abi.facts),
                 enabled=enabled,
             )
         else:

@@ -41,8 +41,13 @@ class LyingHost(Host):
         super().__init__(*args, backend=backend, **keywords)
         if self.backend_class is not None or not self.bounded:
             made = self.backend_class or Backend
-            bound = backend._max_ranges if self.bounded else None
-            self.backend = made(layout=backend.layout, max_ranges=bound, facts=self.abi.facts)
+            bound = backend.max_ranges if self.bounded else None
+            self.backend = made(
+                layout=backend.layout,
+                max_ranges=bound,
+                max_fact_ranges=backend.max_fact_ranges,
+                facts=self.abi.facts,
+            )
 
     def call(
         self,

@@ -25,6 +25,7 @@ TDX = {"abi": "tdx-map-gpa", "revision": "ghci-1.5", "transport": "tdcall", "rol
 PSC = {"abi": "ghcb-psc", "revision": "ghcb-2", "transport": "vmgexit", "role": "host"}
 MSR = {"abi": "ghcb-msr-psc", "revision": "ghcb-2", "transport": "vmgexit-msr", "role": "host"}
 ATTRS = {"abi": "kvm-memory-attributes", "revision": "v1", "transport": "ioctl", "role": "host"}
+ACCEPT = {"abi": "hyperv-accept-pages", "revision": "tlfs", "role": "host"}
 VIS = {"abi": "hyperv-host-visibility", "revision": "tlfs", "role": "host"}
 
 
@@ -507,6 +508,17 @@ def test_max_ranges() -> None:
     assert line.shared() == [(0x1000, 3, "shared")]
     line.configure(MAP, max_ranges="0x0")
     assert line.call(share())["regs"]["rax"] == "0x16"
+
+
+def test_max_ranges_is_no_bound_on_facts() -> None:
+    line = host({**ACCEPT, "transport": "fast64"}, max_ranges="0x1")
+    accepted = [["0x1f0000", "0x1"], ["0x1f8000", "0x1"]]
+    line.ok("reset", facts={"accepted": accepted})
+    done = line.call({"rcx": 0x1_0001_00D9, "rdx": 2**64 - 1, "r8": 0xC1, "xmm0": 0x200})
+    assert done["regs"]["rax"] == "0x100000000"
+    found = line.ok("query")
+    assert found["facts"] == {"accepted": [*accepted, ["0x200000", "0x1"]]}
+    assert found["ranges"] == [["0x200000", "0x1", "shared"]]
 
 
 def test_reset_beyond_max_ranges_is_an_error() -> None:

@@ -23,7 +23,7 @@ from hvabi.abi.expr import Int
 from hvabi.abi.registry import abi_ids, bundled, load
 from hvabi.abi.scope import Fields, Scope
 from hvabi.adapters.registry import host_class
-from hvabi.backend import Backend, GuestMemory, MemoryLayout
+from hvabi.backend import GPA_PAGES, Backend, GuestMemory, MemoryLayout
 from hvabi.conformance.case import Inject, Setup
 from hvabi.conformance.oracle import Oracle
 from tests.fuzzing import Combo, Input, mending, opened
@@ -141,7 +141,7 @@ def ask_host(combo: Combo, sent: Input) -> tuple[HostAnswer, Ranges, dict[str, P
     layout = MemoryLayout(sent.slots)
     placements = combo.transport.placements.values()
     own_space = any(block.space is not None for placement in placements for block in placement.blocks.values())
-    backend = Backend(layout=layout, max_ranges=sent.max_ranges, facts=combo.abi.facts)
+    backend = Backend(layout=layout, max_ranges=sent.max_ranges, max_fact_ranges=GPA_PAGES, facts=combo.abi.facts)
     backend.reset(sent.before, facts_of(sent))
     memory = GuestMemory(None if own_space else layout)
     for at, data in sent.mem:

@@ -18,7 +18,7 @@ from hvabi.abi.scope import Fields, Scope
 from hvabi.abi.wire import WireSink, merge
 from hvabi.adapters.registry import guest_class, host_class
 from hvabi.adapters.values import GuestReply, GuestStep, Injection
-from hvabi.backend import Backend, MemoryLayout, PageState
+from hvabi.backend import GPA_PAGES, Backend, MemoryLayout, PageState
 from hvabi.conformance.oracle import Oracle
 from hvabi.conformance.stories import (
     find_story,
@@ -248,7 +248,7 @@ def injection(inject: Inject | None) -> Injection:
 def bundled_host(case: Case) -> Host:
     spec = load(case.abi, revision=case.revision, profile=case.profile or "spec")
     layout = MemoryLayout(case.setup.memory)
-    backend = Backend(layout=layout, max_ranges=case.setup.max_ranges, facts=spec.abi.facts)
+    backend = Backend(layout=layout, max_ranges=case.setup.max_ranges, max_fact_ranges=GPA_PAGES, facts=spec.abi.facts)
     backend.reset(ranges=[(start, end, PageState(state)) for start, end, state in case.before], facts=case.facts)
     return host_class(case.abi)(
         spec, transport=case.transport, config=case.setup.config, backend=backend, enabled=case.setup.enabled
