@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,10 +13,12 @@ from hvabi.cli import console
 from hvabi.cli.live_agent import agent
 from hvabi.cli.live_attributes import attributes
 from hvabi.cli.live_common import ended_in_order, judged_by, recorded, show_verdicts, skipped, transcripts, version_of
+from hvabi.cli.live_options import cache_option, kernel_options, observation_options
 from hvabi.cli.live_pkvm import pkvm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from hvabi.evidence.live.kernels import Kernel, Store
     from hvabi.evidence.live.verdicts import Results
@@ -68,21 +69,14 @@ def command(ctx: click.Context) -> int | None:
 
 
 @command.command(epilog=EPILOG)
-@click.option("--kernel", metavar="PACKAGE", help="The kernel package to boot; by default the newest for clouds.")
-@click.option("--unpacked", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="A folder with boot/vmlinuz-* and lib/modules, instead of a package.")  # fmt: skip
-@click.option("--suite", metavar="SUITE", help="A suite of Debian other than this machine's own.")
-@click.option("--list", "listing", is_flag=True, help="List the kernels that apt offers.")
+@kernel_options("the newest for clouds")
 @click.option(
     "--native/--no-native", default=True, help="Whether /dev/kvm may be used where it works.", show_default=True
 )
 @click.option("--mode32", type=click.Choice(["prot32", "compat", "real", "all"]), default="prot32", show_default=True,
               help="What 32-bit mode is: protected, compatibility or real mode, or one after another.")  # fmt: skip
-@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Where downloads are kept.")
-@click.option("--observe", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
-              help="Write what was answered.")  # fmt: skip
-@click.option("--compare", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="Compare what was answered with what was observed earlier.")  # fmt: skip
+@cache_option()
+@observation_options()
 @click.argument("conform", metavar="[-- CONFORM OPTIONS]", nargs=-1)
 def kvm(
     *, kernel: str | None, unpacked: Path | None, suite: str | None, listing: bool, native: bool, mode32: str,

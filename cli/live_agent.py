@@ -9,6 +9,7 @@ import click
 
 from hvabi.cli import console
 from hvabi.cli.live_common import judged_by, show_verdicts, skipped, transcripts
+from hvabi.cli.live_options import cache_option, kernel_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,11 +34,8 @@ machine can be had.
 
 @click.command(epilog=EPILOG)
 @click.argument("elf", metavar="AGENT", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--kernel", metavar="PACKAGE", help="The kernel package to boot; by default the newest for clouds.")
-@click.option("--unpacked", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="A folder with boot/vmlinuz-* and lib/modules, instead of a package.")  # fmt: skip
-@click.option("--suite", metavar="SUITE", help="A suite of Debian other than this machine's own.")
-@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Where downloads are kept.")
+@kernel_options("the newest for clouds", listing=False)
+@cache_option()
 @click.argument("conform", metavar="[-- CONFORM OPTIONS]", nargs=-1)
 def agent(
     *,

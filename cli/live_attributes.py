@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hvabi.cli import console
 from hvabi.cli.live_common import conform_by, recorded, show_steps, skipped, transcripts, with_steps
+from hvabi.cli.live_options import cache_option, kernel_options, observation_options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hvabi.evidence.live.kernels import Kernel
     from hvabi.evidence.live.machine import Machine
 
@@ -35,16 +37,9 @@ because it is not possible here.
 
 
 @click.command(epilog=EPILOG)
-@click.option("--kernel", metavar="PACKAGE", help="The kernel package; by default the newest generic one.")
-@click.option("--unpacked", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="A folder with boot/vmlinuz-* and lib/modules, instead of a package.")  # fmt: skip
-@click.option("--suite", metavar="SUITE", help="A suite of Debian other than this machine's own.")
-@click.option("--list", "listing", is_flag=True, help="List the kernels that apt offers.")
-@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Where downloads and builds are kept.")
-@click.option("--observe", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
-              help="Write what was answered.")  # fmt: skip
-@click.option("--compare", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="Compare what was answered with what was observed earlier.")  # fmt: skip
+@kernel_options("the newest generic one")
+@cache_option("downloads and builds")
+@observation_options()
 @click.argument("conform", metavar="[-- CONFORM OPTIONS]", nargs=-1)
 def attributes(
     *, kernel: str | None, unpacked: Path | None, suite: str | None, listing: bool, cache: Path | None,

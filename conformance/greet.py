@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hvabi.conformance import frame
 from hvabi.conformance.client import Client
+from hvabi.conformance.stream import PassedOn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -66,11 +67,11 @@ class Greeter:
         self._inner.close()
 
 
-class _Greeted:
+class _Greeted(PassedOn):
     """A connection on which hello has been said: the next one is answered from memory."""
 
     def __init__(self, inner: Connection, features: frozenset[str]) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._features = features
         self._answer: str | None = None
         self._rewound = False
@@ -86,7 +87,7 @@ class _Greeted:
             self._rewound = False
             self._waiting = self._again(frame.parse_line(line.rstrip("\n")))
         if self._waiting is None:
-            self._inner.send(line, seconds)
+            super().send(line, seconds)
 
     def _again(self, command: dict[str, Any] | None) -> str | None:
         """Return the known answer, None where something else is asked."""
@@ -102,20 +103,8 @@ class _Greeted:
         if self._waiting is not None:
             line, self._waiting = self._waiting, None
             return line
-        self._answer = self._inner.receive(seconds)
+        self._answer = super().receive(seconds)
         return self._answer
-
-    def take_log(self) -> str:
-        """Return the log text since the last time."""
-        return self._inner.take_log()
-
-    def take_stderr(self) -> str:
-        """Return the standard error since the last time."""
-        return self._inner.take_stderr()
-
-    def close(self) -> None:
-        """End the connection."""
-        self._inner.close()
 
 
 __all__ = ["Greeter"]

@@ -70,6 +70,33 @@ class Connection(Protocol):
         ...
 
 
+class PassedOn:
+    """A connection laid over another one, to which it passes everything on."""
+
+    def __init__(self, inner: Connection) -> None:
+        self._inner = inner
+
+    def send(self, line: str, seconds: float) -> None:
+        """Send one line."""
+        self._inner.send(line, seconds)
+
+    def receive(self, seconds: float) -> str | None:
+        """Return the next protocol line."""
+        return self._inner.receive(seconds)
+
+    def take_log(self) -> str:
+        """Return the log text since the last time."""
+        return self._inner.take_log()
+
+    def take_stderr(self) -> str:
+        """Return the standard error since the last time."""
+        return self._inner.take_stderr()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._inner.close()
+
+
 class Tail:
     """The last bytes of a stream of any length."""
 

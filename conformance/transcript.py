@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from hvabi.abi.errors import UsageError
 from hvabi.conformance.frame import PREFIX
-from hvabi.conformance.stream import Connection, PeerLost, PeerTimeout
+from hvabi.conformance.stream import Connection, PassedOn, PeerLost, PeerTimeout
 
 if TYPE_CHECKING:
     import os
@@ -81,11 +81,11 @@ class Recorder:
             self._file.close()
 
 
-class Recorded:
+class Recorded(PassedOn):
     """A connection whose lines are recorded."""
 
     def __init__(self, inner: Connection, recorder: Recorder) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._recorder = recorder
         self._number = recorder.number()
         self._open = True
@@ -98,12 +98,12 @@ class Recorded:
     def send(self, line: str, seconds: float) -> None:
         """Send one line."""
         self._recorder.add(self._number, ">", line)
-        self._inner.send(line, seconds)
+        super().send(line, seconds)
 
     def receive(self, seconds: float) -> str | None:
         """Return the next protocol line."""
         try:
-            line = self._inner.receive(seconds)
+            line = super().receive(seconds)
         except Exception as error:
             self.note(str(error))
             raise
@@ -113,17 +113,9 @@ class Recorded:
             self._recorder.add(self._number, "<", line)
         return line
 
-    def take_log(self) -> str:
-        """Return the log text since the last time."""
-        return self._inner.take_log()
-
-    def take_stderr(self) -> str:
-        """Return the standard error since the last time."""
-        return self._inner.take_stderr()
-
     def close(self) -> None:
         """End the connection."""
-        self._inner.close()
+        super().close()
         if self._open:
             self._open = False
             self.note("closed")
