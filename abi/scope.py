@@ -116,7 +116,18 @@ class Scope:
     Definitions are evaluated when they are asked for, and again after a change of the locals.
     """
 
-    __slots__ = ("_define", "_defined", "_local", "_more", "_request", "_requested", "_response", "_static")
+    __slots__ = (
+        "_define",
+        "_defined",
+        "_local",
+        "_more",
+        "_mores",
+        "_request",
+        "_requested",
+        "_responded",
+        "_response",
+        "_static",
+    )
 
     def __init__(
         self,
@@ -133,14 +144,17 @@ class Scope:
         self._define = define or {}
         self._request = request
         self._response = response
+        # A look into the names themselves, as this is done for every name of every expression.
+        self._mores: Collection[str] = more._names if more is not None else ()
         self._requested: Collection[str] = request._names if request is not None else ()
+        self._responded: Collection[str] = response._names if response is not None else ()
         self._local: dict[str, Any] = dict(local or {})
         self._defined: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
         if name in self._local:
             return self._local[name]
-        if self._more is not None and name in self._more:
+        if self._more is not None and name in self._mores:
             return self._more[name]
         if name in self._define:
             if name not in self._defined:
@@ -152,7 +166,7 @@ class Scope:
             if name == "request":
                 return self._request
         if self._response is not None:
-            if name in self._response:
+            if name in self._responded:
                 return self._response[name]
             if name == "response":
                 return self._response
