@@ -81,7 +81,7 @@ def start_up(report: Report, effort: Effort) -> None:
 def conformance(report: Report) -> None:
     """Have the benchmark of conformance say what it found, in its own words."""
     script = Path(__file__).parent / "conformance.py"
-    done = subprocess.run([sys.executable, str(script), "1"], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, str(script), "--runs", "1"], capture_output=True, text=True, check=False)
     report.notes += [f"conformance: {line}" for line in done.stdout.splitlines() if line.strip()]
     if done.returncode:
         report.notes.append(f"conformance: benchmarks/conformance.py ended with {done.returncode}")

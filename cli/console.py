@@ -138,6 +138,9 @@ def guarded(action: Callable[[], Any]) -> int:
         fail(error.message, error.hint or _HINTS.get(error.code))
         return USAGE
     except (KeyboardInterrupt, click.Abort):
+        # An interrupt inside exec() of a text, which making a class does, marks the process: Python may then end it by
+        # the signal, whoever caught the exception and whatever the exit code. The next exec() takes the mark away.
+        exec("")
         return INTERRUPTED
     except BrokenPipeError:
         _silence()
